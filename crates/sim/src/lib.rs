@@ -1,0 +1,1 @@
+//! The simulator: the engine and the tracker in virtual time.

@@ -1,0 +1,1 @@
+//! The exchange engine: which chunk, from whom, for whom; no I/O.

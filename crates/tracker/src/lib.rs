@@ -1,0 +1,1 @@
+//! Membership, leases and peer selection; no I/O.
