@@ -1,1 +1,3 @@
 //! The simulator: the engine and the tracker in virtual time.
+
+pub mod net;

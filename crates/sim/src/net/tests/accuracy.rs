@@ -1,0 +1,1 @@
+//! The network's error against exact sharing.
