@@ -1,2 +1,154 @@
-//! Every developer command of Shoal.
-fn main() {}
+//! Every developer command of Shoal, as `cargo xtask COMMAND`.
+//!
+//! Purpose: one entrance, so that a developer, the README and CI run the same lines.
+//! State: none in the checkout. Tools that the commands need are built once into the user's cache (see [`tools`]).
+//! Invariants: every line that is run is printed first, to the standard error. The exit code is 2 for wrong usage, else that of the
+//! child that failed, and what failed is one line that ends with what to do.
+//! Absent on purpose: logic about Shoal itself. A command is a list of steps; what a step does is in the crate that it starts.
+
+mod check;
+mod step;
+mod tools;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::step::{Step, StepFailed};
+
+/// Every developer command of Shoal.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Format, lints, documentation, and the dependencies' licences, bans and sources: all without running a test.
+    Check(check::Options),
+    /// The tests of every crate.
+    Test(PassedOn),
+    /// The Criterion benchmarks.
+    Bench(Bench),
+    /// The simulator: every argument is its own. Without one it lists the scenarios.
+    #[command(disable_help_flag = true)]
+    Sim(PassedOn),
+}
+
+/// Arguments that belong to the command behind the subcommand, in its words.
+#[derive(Args, Debug)]
+struct PassedOn {
+    /// Passed on as they are.
+    #[arg(value_name = "ARGS", num_args = 0.., allow_hyphen_values = true)]
+    before_dashes: Vec<OsString>,
+    /// Passed on behind a `--`.
+    #[arg(value_name = "ARGS_BEHIND_DASHES", last = true)]
+    behind_dashes: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+struct Bench {
+    /// One benchmark target, for example `chain`; a pattern like `ch*` works too. All of them if absent.
+    #[arg(default_value = "*")]
+    name: String,
+    /// Passed on to Criterion, for example `-- --save-baseline before`.
+    #[arg(value_name = "CRITERION_ARGS", last = true)]
+    criterion: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(error.downcast_ref::<StepFailed>().map_or(1, StepFailed::exit_code))
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Check(options) => check::run(&options),
+        Command::Test(passed_on) => test(passed_on).run("mend the failing test or build shown above"),
+        Command::Bench(bench) => bench.step().run("mend the failing benchmark or build shown above"),
+        Command::Sim(passed_on) => sim(passed_on).become_it(),
+    }
+}
+
+/// From the workspace's root cargo tests every member; a `-p` among the arguments narrows that, which `--workspace` would forbid.
+fn test(passed_on: PassedOn) -> Step {
+    Step::cargo(["test"]).args(passed_on.into_args())
+}
+
+fn sim(passed_on: PassedOn) -> Step {
+    Step::cargo(["run", "--release", "-p", "shoal-sim", "--"]).args(passed_on.into_args())
+}
+
+impl PassedOn {
+    fn into_args(self) -> Vec<OsString> {
+        let dashes = (!self.behind_dashes.is_empty()).then(|| OsString::from("--"));
+        self.before_dashes.into_iter().chain(dashes).chain(self.behind_dashes).collect()
+    }
+}
+
+impl Bench {
+    /// `--bench` leaves out the unit tests' harnesses, which `cargo bench` would start too and which don't know Criterion's arguments.
+    fn step(self) -> Step {
+        let step = Step::cargo(["bench", "--bench"]).args([self.name]);
+        if self.criterion.is_empty() { step } else { step.args(["--"]).args(self.criterion) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(["cargo xtask"].into_iter().chain(line.split_whitespace())).map(|cli| cli.command)
+    }
+
+    fn runs(line: &str) -> String {
+        match parse(line).expect("a valid line") {
+            Command::Check(_) => panic!("check is several steps"),
+            Command::Test(passed_on) => test(passed_on),
+            Command::Bench(bench) => bench.step(),
+            Command::Sim(passed_on) => sim(passed_on),
+        }
+        .to_string()
+    }
+
+    #[test]
+    fn the_arguments_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_starts_its_line_with_the_arguments_untouched() {
+        for (line, expected) in [
+            ("test", "cargo test"),
+            ("test -p shoal-chain --release", "cargo test -p shoal-chain --release"),
+            ("test -- --nocapture", "cargo test -- --nocapture"),
+            ("test -p shoal-chain -- --skip slow", "cargo test -p shoal-chain -- --skip slow"),
+            ("bench", "cargo bench --bench '*'"),
+            ("bench chain", "cargo bench --bench chain"),
+            ("bench chain -- --quick", "cargo bench --bench chain -- --quick"),
+            ("sim", "cargo run --release -p shoal-sim --"),
+            ("sim --help", "cargo run --release -p shoal-sim -- --help"),
+            ("sim burst --set a=b --json -h", "cargo run --release -p shoal-sim -- burst --set a=b --json -h"),
+        ] {
+            assert_eq!(runs(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        for line in ["", "nonsense", "check --nonsense", "check stray", "bench one two"] {
+            assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+}
