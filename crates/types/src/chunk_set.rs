@@ -6,15 +6,15 @@ use crate::{ChunkIndex, Geometry};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChunkSet {
     words: Box<[u64]>,
+    capacity: u32,
     len: u32,
-    count: u32,
 }
 
 impl ChunkSet {
     /// No chunk of a blob that has `len` of them.
     #[must_use]
     pub fn empty(len: u32) -> Self {
-        Self { words: vec![0; words_for(len)].into(), len, count: 0 }
+        Self { words: vec![0; words_for(len)].into(), capacity: len, len: 0 }
     }
 
     /// Every chunk of a blob that has `len` of them.
@@ -24,7 +24,7 @@ impl ChunkSet {
         if let (Some(last), tail @ 1..) = (words.last_mut(), len % 64) {
             *last = (1 << tail) - 1;
         }
-        Self { words: words.into(), len, count: len }
+        Self { words: words.into(), capacity: len, len }
     }
 
     /// No chunk of a blob with this geometry.
@@ -51,49 +51,49 @@ impl ChunkSet {
         for (at, byte) in bytes.iter().enumerate() {
             words[at / 8] |= u64::from(*byte) << (at % 8 * 8);
         }
-        if len % 64 != 0 && words.last().is_some_and(|last| last >> (len % 64) != 0) {
+        if !len.is_multiple_of(64) && words.last().is_some_and(|last| last >> (len % 64) != 0) {
             return Err(ChunkSetError::BeyondTheEnd { chunks: len });
         }
         let count = words.iter().map(|word| word.count_ones()).sum();
-        Ok(Self { words: words.into(), len, count })
+        Ok(Self { words: words.into(), capacity: len, len: count })
     }
 
     /// The bytes that [`Self::from_bytes`] reads.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        bytes.truncate(self.len.div_ceil(8) as usize);
+        bytes.truncate(self.capacity.div_ceil(8) as usize);
         bytes
     }
 
     /// How many chunks the blob has.
     #[must_use]
     pub const fn capacity(&self) -> u32 {
-        self.len
+        self.capacity
     }
 
     /// How many chunks are in the set.
     #[must_use]
     pub const fn len(&self) -> u32 {
-        self.count
+        self.len
     }
 
     /// Whether no chunk is in it.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.count == 0
+        self.len == 0
     }
 
     /// Whether every chunk is in it.
     #[must_use]
     pub const fn is_full(&self) -> bool {
-        self.count == self.len
+        self.len == self.capacity
     }
 
     /// Whether the chunk is in it. A chunk that the blob doesn't have is not.
     #[must_use]
     pub fn contains(&self, chunk: ChunkIndex) -> bool {
-        chunk.get() < self.len && self.words[chunk.as_usize() / 64] >> (chunk.get() % 64) & 1 == 1
+        chunk.get() < self.capacity && self.words[chunk.as_usize() / 64] >> (chunk.get() % 64) & 1 == 1
     }
 
     /// Puts a chunk in; whether it is new.
@@ -101,12 +101,12 @@ impl ChunkSet {
     /// # Panics
     /// If the blob doesn't have the chunk: an index from outside is checked where it comes in.
     pub fn insert(&mut self, chunk: ChunkIndex) -> bool {
-        assert!(chunk.get() < self.len, "chunk {chunk} of {}", self.len);
+        assert!(chunk.get() < self.capacity, "chunk {chunk} of {}", self.capacity);
         let word = &mut self.words[chunk.as_usize() / 64];
         let bit = 1 << (chunk.get() % 64);
         let new = *word & bit == 0;
         *word |= bit;
-        self.count += u32::from(new);
+        self.len += u32::from(new);
         new
     }
 
@@ -116,7 +116,7 @@ impl ChunkSet {
             return false;
         }
         self.words[chunk.as_usize() / 64] &= !(1 << (chunk.get() % 64));
-        self.count -= 1;
+        self.len -= 1;
         true
     }
 
@@ -125,11 +125,11 @@ impl ChunkSet {
     /// # Panics
     /// If the sets have different capacities.
     pub fn union_with(&mut self, other: &Self) {
-        assert_eq!(self.len, other.len, "sets of one blob");
+        assert_eq!(self.capacity, other.capacity, "sets of one blob");
         for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
             *mine |= theirs;
         }
-        self.count = self.words.iter().map(|word| word.count_ones()).sum();
+        self.len = self.words.iter().map(|word| word.count_ones()).sum();
     }
 
     /// The first chunk that is not in the set: the end of the contiguous prefix. The capacity, if all are in.
@@ -148,7 +148,7 @@ impl ChunkSet {
 
     /// The chunks not in the set, in order.
     pub fn iter_missing(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
-        let len = self.len;
+        let len = self.capacity;
         bits(self.words.iter().map(|word| !word)).take_while(move |chunk| chunk.get() < len)
     }
 

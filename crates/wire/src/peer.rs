@@ -8,7 +8,7 @@ use shoal_types::{BlobInfo, BlobKey, ChunkIndex, ChunkSet};
 /// What an agent says to another. A chunk's bytes travel beside these, announced by the driver to the engine.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PeerMessage {
-    /// I take part in this blob's swarm and have these chunks. Answered with a `Join`, if the other does too and hasn't said so.
+    /// I take part in this blob's swarm and have these chunks.
     Join {
         /// The blob and how I cut it.
         blob: BlobInfo,
@@ -85,6 +85,8 @@ pub struct JoinFlags {
     pub gateway: bool,
     /// It only gives: it wants nothing.
     pub seed: bool,
+    /// The sender doesn't know what the receiver has: answer with a `Join` of yours.
+    pub answer: bool,
 }
 
 /// How busy an agent is, as it says itself: a hint for choosing whom to ask and whom to serve, nothing that is relied on.

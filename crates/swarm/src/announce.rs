@@ -1,0 +1,210 @@
+//! What the tracker is told, and when.
+//!
+//! State: per blob when the next announce is due and what it has to carry.
+//! Invariants: an announce that is due goes out at the next poll; links, accusations and a false chain go out once each.
+//! Absent on purpose: which tracker, or which peer in its place: the driver routes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_chain::SignedLinks;
+use shoal_types::{BlobKey, Time};
+use shoal_wire::{Announce, AnnounceEvent, AnnounceReply, Directive, LeaseRequest, LeaseState};
+
+use crate::action::{Action, DisconnectReason};
+use crate::engine::Engine;
+use crate::peer::BlobSlot;
+
+/// How often an agent announces until the tracker says otherwise.
+const FIRST_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Accusations in one announce: what an honest node has at most, twice over (a tenth of 40 neighbours).
+const MAX_ACCUSED: usize = 8;
+
+/// A blob's announces.
+#[derive(Debug)]
+pub(crate) struct AnnounceState {
+    pub(crate) due: Time,
+    pub(crate) interval: Duration,
+    pub(crate) started: bool,
+    /// How many chunks the last announced bitmap had.
+    pub(crate) announced: Option<u32>,
+    pub(crate) unpublished: Vec<SignedLinks>,
+    pub(crate) false_chain: Option<u64>,
+    /// Something about a lease that is over.
+    pub(crate) parting: Option<LeaseRequest>,
+}
+
+impl AnnounceState {
+    pub(crate) const fn new(now: Time) -> Self {
+        Self {
+            due: now,
+            interval: FIRST_INTERVAL,
+            started: false,
+            announced: None,
+            unpublished: Vec::new(),
+            false_chain: None,
+            parting: None,
+        }
+    }
+}
+
+impl Engine {
+    /// The tracker has answered an announce.
+    pub fn handle_announce_reply(&mut self, now: Time, reply: &AnnounceReply) {
+        for node in &reply.banned {
+            self.ban(now, *node);
+        }
+        let Some(slot) = self.find_digest(reply.key.digest) else { return };
+        let key = self.transfer(slot).blob.key();
+        if key != reply.key {
+            self.act(Action::Recut { key, chunk_size: reply.key.chunk_size });
+            return;
+        }
+        let transfer = self.transfer_mut(slot);
+        transfer.announce.interval = reply.interval;
+        transfer.gateway = reply.gateway;
+        if let Some(epoch) = reply.withdrawn {
+            self.withdraw(now, slot, epoch);
+        }
+        match &reply.lease {
+            LeaseState::Granted(grant) => self.take_lease(now, slot, grant),
+            LeaseState::HeldBy(_) | LeaseState::Nobody | LeaseState::Refused { .. } => {}
+        }
+        let unknown = reply.peers.iter().map(|peer| peer.node).filter(|node| self.peers.handle_of(*node).is_none());
+        let unknown: Vec<_> = unknown.filter(|node| *node != self.me && !self.banned.contains(node)).collect();
+        // Neighbours stand across blobs: only a swarm with too few of them is worth new connections.
+        let places = usize::from(self.config.max_peers)
+            .saturating_sub(self.transfer(slot).members.len())
+            .min(usize::from(self.config.max_peers).saturating_sub(self.peers.len()));
+        for node in unknown.into_iter().take(places) {
+            self.act(Action::Connect { node });
+        }
+        self.fill(now);
+    }
+
+    /// The tracker has said something unasked.
+    pub fn handle_directive(&mut self, now: Time, directive: &Directive) {
+        match directive {
+            Directive::Lease { key, grant } => {
+                if let Some(slot) = self.find(*key) {
+                    self.take_lease(now, slot, grant);
+                }
+            }
+            Directive::LeaseRevoked { key, epoch } => {
+                if let Some(slot) = self.find(*key) {
+                    self.lose_lease(now, slot, *epoch);
+                }
+            }
+            Directive::Withdraw { key, epoch } => {
+                if let Some(slot) = self.find(*key) {
+                    self.withdraw(now, slot, *epoch);
+                }
+            }
+            Directive::Gateway { key, node } => {
+                if let Some(slot) = self.find(*key) {
+                    self.transfer_mut(slot).gateway = Some(*node);
+                    self.send_joins(slot);
+                }
+            }
+            Directive::Ban { nodes } => nodes.iter().for_each(|node| self.ban(now, *node)),
+        }
+        self.fill(now);
+    }
+
+    pub(crate) fn announce_soon(&mut self, now: Time, slot: BlobSlot) {
+        self.transfer_mut(slot).announce.due = now;
+        self.timers.announce = self.timers.announce.min(now);
+    }
+
+    /// Sends the announces that are due.
+    pub(crate) fn announce_due(&mut self, now: Time) {
+        for slot in self.slots() {
+            if self.transfer(slot).announce.due <= now {
+                let event = match self.transfer(slot) {
+                    transfer if transfer.finished => AnnounceEvent::Completed,
+                    transfer if transfer.announce.started => AnnounceEvent::Progress,
+                    _ => AnnounceEvent::Started,
+                };
+                self.announce(now, slot, event);
+            }
+        }
+        self.timers.announce =
+            self.slots().into_iter().map(|slot| self.transfer(slot).announce.due).min().unwrap_or(Time::MAX);
+    }
+
+    pub(crate) fn announce(&mut self, now: Time, slot: BlobSlot, event: AnnounceEvent) {
+        let accused_left = self.accusations.split_off(self.accusations.len().min(MAX_ACCUSED));
+        let accused = std::mem::replace(&mut self.accusations, accused_left);
+        let (impatient_after, lead_report) = (self.config.impatient_after, self.config.lead_report);
+        let want = self.config.want_peers;
+        let max_peers = usize::from(self.config.max_peers);
+        let can_lead = self.can_lead;
+        let backlog = self.backlog(slot);
+        let transfer = self.transfer_mut(slot);
+        let lease = match (transfer.announce.parting.take(), transfer.lead.holding()) {
+            (Some(parting), _) => parting,
+            (None, Some((epoch, frontier))) => LeaseRequest::Holding { epoch, frontier, backlog },
+            (None, None) if !can_lead || transfer.finished => LeaseRequest::Declined,
+            (None, None) if transfer.idle(now) >= impatient_after => LeaseRequest::Impatient,
+            (None, None) => LeaseRequest::Willing,
+        };
+        let changed = transfer.announce.announced != Some(transfer.have.len());
+        let holding = matches!(lease, LeaseRequest::Holding { .. });
+        let announce = Announce {
+            digest: transfer.blob.digest,
+            size_bytes: transfer.blob.geometry.size_bytes(),
+            chunk_size: Some(transfer.blob.geometry.chunk_size()),
+            event,
+            have: changed.then(|| Arc::new(transfer.have.clone())),
+            want_peers: if transfer.finished || transfer.members.len() >= max_peers { 0 } else { want },
+            lease,
+            links: std::mem::take(&mut transfer.announce.unpublished),
+            false_chain: transfer.announce.false_chain.take(),
+            accused,
+            bytes_from_peers: transfer.bytes_from_peers,
+            bytes_from_origin: transfer.bytes_from_origin,
+        };
+        transfer.announce.announced = Some(transfer.have.len());
+        transfer.announce.started = true;
+        let interval = if holding && !transfer.finished { lead_report } else { transfer.announce.interval };
+        transfer.announce.due = now + interval;
+        self.act(Action::Announce(announce));
+    }
+
+    /// The links of an epoch and of all before it prove nothing: what was verified under them is gone.
+    pub(crate) fn withdraw(&mut self, now: Time, slot: BlobSlot, epoch: u64) {
+        let transfer = self.transfer_mut(slot);
+        let shaken = transfer.chain.withdraw(epoch);
+        if shaken.is_empty() {
+            return;
+        }
+        transfer.generation += 1;
+        transfer.evidence.clear();
+        transfer.members.iter_mut().for_each(|member| member.suspect = false);
+        let key = transfer.blob.key();
+        self.drop_chunks(now, slot, &shaken);
+        self.send_joins(slot);
+        self.act(Action::ChainFailed { key });
+    }
+
+    /// Refuses a node from now on.
+    pub(crate) fn ban(&mut self, now: Time, node: shoal_types::NodeId) {
+        if node == self.me || !self.banned.insert(node) {
+            return;
+        }
+        self.counters.bans += 1;
+        if let Some(peer) = self.peers.handle_of(node) {
+            self.forget_peer(now, peer);
+            self.act(Action::Disconnect { peer, reason: DisconnectReason::Banned });
+        }
+    }
+
+    pub(crate) fn find(&self, key: BlobKey) -> Option<BlobSlot> {
+        self.by_key.get(&key).copied()
+    }
+
+    fn find_digest(&self, digest: shoal_types::Digest) -> Option<BlobSlot> {
+        self.by_key.iter().find(|(key, _)| key.digest == digest).map(|(_, slot)| *slot)
+    }
+}

@@ -1,0 +1,63 @@
+//! Whose fault a wrong chunk is.
+//!
+//! State: per blob the wrong chunks seen under links that prove nothing yet; for all blobs who is to be accused.
+//!
+//! A chunk that fails under an open chain proves nothing about its sender: false links make honest seeds look like liars. So its
+//! sender is merely not asked again for this blob, and the failure is kept as evidence. When the chain closes, the links were
+//! right all along, the evidence has become proof, and the senders are banned here and accused before the tracker. When the chain is
+//! withdrawn, the evidence is worthless and the senders are asked again. Only where the sender has signed the links itself does
+//! one failure settle it: bytes and links come from the same hand and don't fit, so those links are reported at once.
+//!
+//! Invariants: nobody is accused without a closed chain; the evidence is bounded by the number of neighbours.
+//! Absent on purpose: bans across the cluster. Those are the tracker's, and take several accusers.
+
+use shoal_types::{ChunkIndex, NodeId, Time};
+
+use crate::engine::Engine;
+use crate::peer::{BlobSlot, PeerHandle};
+
+/// A wrong chunk from somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Evidence {
+    pub(crate) sender: NodeId,
+    pub(crate) chunk: ChunkIndex,
+}
+
+/// So many senders of one failing chunk make its links suspect rather than the senders. With a tenth of liars three wrong ones out
+/// of three are one in a thousand, and the tracker asks for several reporters on top.
+const SENDERS_AGAINST_LINKS: usize = 3;
+
+impl Engine {
+    /// A chunk was wrong: its sender isn't asked again for this blob, and perhaps its links are reported.
+    pub(crate) fn blame(&mut self, now: Time, slot: BlobSlot, chunk: ChunkIndex, from: PeerHandle) {
+        self.counters.chunks_wrong += 1;
+        let Some(sender) = self.peers.get(from).map(|peer| peer.node) else { return };
+        let bound = usize::from(self.config.max_peers) * 2;
+        let transfer = self.transfer_mut(slot);
+        if let Some(member) = transfer.member(from.slot) {
+            transfer.members[member].suspect = true;
+        }
+        let evidence = Evidence { sender, chunk };
+        if transfer.evidence.len() < bound && !transfer.evidence.contains(&evidence) {
+            transfer.evidence.push(evidence);
+        }
+        let senders = transfer.evidence.iter().filter(|other| other.chunk == chunk).count();
+        if let Some((epoch, publisher)) = transfer.chain.author_of(chunk)
+            && (publisher == sender || senders >= SENDERS_AGAINST_LINKS)
+        {
+            transfer.announce.false_chain = Some(epoch);
+            self.announce_soon(now, slot);
+        }
+    }
+
+    /// The chain has closed: whoever sent a wrong chunk under it is a liar.
+    pub(crate) fn settle_evidence(&mut self, now: Time, slot: BlobSlot) {
+        let evidence = std::mem::take(&mut self.transfer_mut(slot).evidence);
+        for Evidence { sender, .. } in evidence {
+            if !self.banned.contains(&sender) {
+                self.accusations.push(sender);
+                self.ban(now, sender);
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What can be chosen about the exchange. Each mechanism is a value here, so that the simulator can compare it with its alternative.
+//!
+//! State: none. Invariant: [`Config::validate`] holds for every preset.
+//! Absent on purpose: per-node limits that only the driver can enforce (memory for chunks in flight, file descriptors).
+
+use std::time::Duration;
+
+/// In which order a leech asks for chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkOrder {
+    /// The chunk that fewest neighbours have, ties broken at random.
+    RarestFirst,
+    /// Any chunk.
+    Random,
+    /// The first missing chunk: for comparison.
+    Sequential,
+}
+
+/// In which order a sender serves what waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServeOrder {
+    /// The chunk that fewest neighbours have; for a seed that is super-seeding.
+    RarestFirst,
+    /// As the requests came.
+    Fifo,
+}
+
+/// Who is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// Everybody may ask; those that gave come first and those that only take get what is left over.
+    Credit {
+        /// How many chunks a peer that gave nothing yet may take before it counts as one that only takes.
+        allowance_chunks: u32,
+    },
+    /// BitTorrent's rule: every `rechoke` the peers that gave most are served, and one more, drawn anew every `optimistic`.
+    TitForTat {
+        /// How many peers are served at a time, the optimistic one among them.
+        slots: u16,
+        /// How often the slots are dealt.
+        rechoke: Duration,
+        /// How often the optimistic slot moves.
+        optimistic: Duration,
+    },
+    /// Everybody is served alike.
+    Open,
+}
+
+/// The exchange's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// In which order a leech asks.
+    pub order: ChunkOrder,
+    /// So many first chunks are drawn at random among the rare ones, so that newcomers don't all want the same.
+    pub random_first_chunks: u32,
+    /// Of a hundred choices so many go to the next chunk of a blob that is being streamed, instead of the rarest.
+    pub stream_percent: u8,
+    /// In which order a sender serves.
+    pub serve_order: ServeOrder,
+    /// Who is served.
+    pub serving: Serving,
+    /// Chunks that are being sent at a time. More make every hop of a chunk's spread longer.
+    pub uploads_at_once: u16,
+    /// Chunks that wait to be sent to one peer, at most; more are rejected.
+    pub queued_per_peer: u16,
+    /// Neighbours that are connected to, for all blobs together.
+    pub max_peers: u16,
+    /// Chunks asked for in all: at least so many …
+    pub inflight_chunks: u16,
+    /// … and at least so many times what the measured rate brings in a round trip.
+    pub inflight_round_trips: u16,
+    /// Chunks asked for at one peer, at most.
+    pub inflight_per_peer: u16,
+    /// Moves a waiting request to a peer that got the chunk meanwhile and is less busy.
+    pub retarget: bool,
+    /// Duplicate requests in the end, in percent of the blob's chunks; at least 1 where it isn't 0.
+    pub endgame_percent: u8,
+    /// A peer that owes a chunk and sends nothing for so long loses its requests.
+    pub snub_after: Duration,
+    /// New chunks are told at most once in this time.
+    pub have_interval: Duration,
+    /// A leech without any progress for so long asks for a lease of its own.
+    pub impatient_after: Duration,
+    /// In a zone with a gateway the others ask across after so long without progress.
+    pub zone_patience: Duration,
+    /// A lead fetches chunks that somebody should have after so long without a neighbour that has them.
+    pub hole_patience: Duration,
+    /// A lead tells the tracker so often how far it is.
+    pub lead_report: Duration,
+    /// Peers that are asked for in an announce.
+    pub want_peers: u16,
+    /// Bytes a second that may leave, if not all that the link carries.
+    pub upload_limit: Option<u64>,
+    /// Bytes a second that may come from peers, if not all that the link carries.
+    pub download_limit: Option<u64>,
+}
+
+impl Default for Config {
+    /// The preset for a data centre, as `docs/simulation.md` has found it.
+    fn default() -> Self {
+        Self {
+            order: ChunkOrder::RarestFirst,
+            random_first_chunks: 4,
+            stream_percent: 0,
+            serve_order: ServeOrder::RarestFirst,
+            serving: Serving::Credit { allowance_chunks: 2 },
+            uploads_at_once: 2,
+            queued_per_peer: 64,
+            max_peers: 40,
+            inflight_chunks: 16,
+            inflight_round_trips: 4,
+            inflight_per_peer: 16,
+            retarget: true,
+            endgame_percent: 1,
+            snub_after: Duration::from_secs(1),
+            have_interval: Duration::from_micros(200),
+            impatient_after: Duration::from_secs(5),
+            zone_patience: Duration::from_millis(250),
+            hole_patience: Duration::from_millis(100),
+            lead_report: Duration::from_millis(100),
+            want_peers: 50,
+            upload_limit: None,
+            download_limit: None,
+        }
+    }
+}
+
+impl Config {
+    /// BitTorrent's own figures: four slots, dealt every 10 s, the optimistic one every 30 s, five requests a peer.
+    #[must_use]
+    pub fn classic() -> Self {
+        Self {
+            serve_order: ServeOrder::Fifo,
+            serving: Serving::TitForTat {
+                slots: 5,
+                rechoke: Duration::from_secs(10),
+                optimistic: Duration::from_secs(30),
+            },
+            uploads_at_once: 5,
+            inflight_chunks: 25,
+            inflight_per_peer: 5,
+            retarget: false,
+            ..Self::default()
+        }
+    }
+
+    /// The policy of a system with few peers and random order: ten connections, three requests each, nobody choked.
+    #[must_use]
+    pub fn kraken_policy() -> Self {
+        Self {
+            order: ChunkOrder::Random,
+            random_first_chunks: 0,
+            serve_order: ServeOrder::Fifo,
+            serving: Serving::Open,
+            uploads_at_once: 30,
+            max_peers: 10,
+            inflight_chunks: 30,
+            inflight_round_trips: 0,
+            inflight_per_peer: 3,
+            retarget: false,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the values make sense together.
+    ///
+    /// # Errors
+    /// The name of the first value that doesn't, and what it must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let slots = match self.serving {
+            Serving::TitForTat { slots, rechoke, optimistic } => {
+                if rechoke.is_zero() || optimistic < rechoke {
+                    return Err(ConfigError { name: "rechoke", expected: "more than 0 and at most optimistic" });
+                }
+                slots
+            }
+            Serving::Credit { .. } | Serving::Open => 1,
+        };
+        let checks = [
+            ("slots", "at least 1", slots >= 1),
+            ("uploads_at_once", "1 to 64", (1..=64).contains(&self.uploads_at_once)),
+            ("queued_per_peer", "1 to 1024", (1..=1024).contains(&self.queued_per_peer)),
+            ("max_peers", "1 to 512", (1..=512).contains(&self.max_peers)),
+            ("inflight_chunks", "1 to 4096", (1..=4096).contains(&self.inflight_chunks)),
+            ("inflight_per_peer", "1 to 1024", (1..=1024).contains(&self.inflight_per_peer)),
+            ("stream_percent", "0 to 100", self.stream_percent <= 100),
+            ("endgame_percent", "0 to 100", self.endgame_percent <= 100),
+            ("snub_after", "at least 10 ms", self.snub_after >= Duration::from_millis(10)),
+            ("upload_limit", "at least 1", self.upload_limit != Some(0)),
+            ("download_limit", "at least 1", self.download_limit != Some(0)),
+        ];
+        match checks.iter().find(|(_, _, holds)| !holds) {
+            Some(&(name, expected, _)) => Err(ConfigError { name, expected }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A setting that can't work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name} must be {expected}")]
+pub struct ConfigError {
+    /// The setting.
+    pub name: &'static str,
+    /// What it must be.
+    pub expected: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_valid_and_nonsense_is_named() {
+        for preset in [Config::default(), Config::classic(), Config::kraken_policy()] {
+            assert_eq!(preset.validate(), Ok(()));
+        }
+        let error = Config { uploads_at_once: 0, ..Config::default() }.validate().unwrap_err();
+        assert_eq!(error.to_string(), "uploads_at_once must be 1 to 64");
+    }
+}

@@ -1,0 +1,213 @@
+//! Who has what: joins, haves, and chunks that have become ours.
+//!
+//! State: the chunks that the neighbours have not been told yet (in `transfer`).
+//! Invariants: only verified chunks are told; every member is told every chunk once, in batches at most every `have_interval`.
+//! Absent on purpose: acting on it (`requests`, `serve`).
+
+use std::sync::Arc;
+
+use shoal_types::{BlobInfo, BlobKey, ChunkIndex, ChunkSet, Time};
+use shoal_wire::{JoinFlags, Load, PeerMessage};
+
+use crate::action::{Action, Recipients};
+use crate::engine::{Engine, Violation};
+use crate::peer::{BlobSlot, PeerHandle};
+use crate::transfer::{ChunkState, Transfer};
+
+impl Engine {
+    pub(crate) fn handle_join(
+        &mut self,
+        now: Time,
+        from: PeerHandle,
+        blob: BlobInfo,
+        have: &ChunkSet,
+        flags: JoinFlags,
+    ) -> Result<(), Violation> {
+        if have.capacity() != blob.geometry.chunk_count() {
+            return Err(Violation);
+        }
+        let Some(slot) = self.find(blob.key()) else { return Ok(()) };
+        if self.transfer(slot).blob != blob {
+            return Err(Violation);
+        }
+        self.transfer_mut(slot).join(from.slot, have, flags);
+        // What it no longer has, it won't send.
+        let owed: Vec<ChunkIndex> =
+            self.peers.at(from.slot).outstanding.iter().filter(|o| o.blob == slot).map(|o| o.chunk).collect();
+        for chunk in owed.into_iter().filter(|chunk| !have.contains(*chunk)) {
+            self.lose_request(slot, chunk, from.slot);
+        }
+        if flags.answer {
+            let message = self.join_message(slot, false);
+            self.act(Action::Send { to: Recipients::One(from), message });
+        }
+        self.slot_for_newcomer(from);
+        self.fill(now);
+        Ok(())
+    }
+
+    pub(crate) fn handle_leave(&mut self, now: Time, from: PeerHandle, key: BlobKey) {
+        let Some(slot) = self.find(key) else { return };
+        self.end_membership(slot, from.slot);
+        self.fill(now);
+    }
+
+    pub(crate) fn handle_have(
+        &mut self,
+        now: Time,
+        from: PeerHandle,
+        key: BlobKey,
+        chunks: &[ChunkIndex],
+        load: Load,
+    ) -> Result<(), Violation> {
+        let Some(peer) = self.peers.get_mut(from) else { return Ok(()) };
+        peer.load = load;
+        let Some(slot) = self.find(key) else { return Ok(()) };
+        let retarget = self.config.retarget;
+        let Some(member) = self.transfer(slot).member(from.slot) else { return Ok(()) };
+        let mut news = false;
+        for &chunk in chunks {
+            let transfer = self.transfer_mut(slot);
+            if !transfer.blob.geometry.contains(chunk) {
+                return Err(Violation);
+            }
+            if !transfer.member_got(member, chunk) {
+                continue;
+            }
+            match transfer.state(chunk) {
+                ChunkState::Missing => news = true,
+                ChunkState::Requested { .. } if retarget => self.retarget(now, slot, chunk, from.slot),
+                _ => {}
+            }
+        }
+        if news {
+            self.fill(now);
+        }
+        Ok(())
+    }
+
+    /// A verified chunk is ours: it is told, and perhaps the blob is complete.
+    pub(crate) fn chunk_is_here(&mut self, now: Time, slot: BlobSlot, chunk: ChunkIndex) {
+        let interval = self.config.have_interval;
+        let transfer = self.transfer_mut(slot);
+        transfer.set_state(chunk, ChunkState::Have);
+        transfer.progressed = now;
+        transfer.untold.push(chunk);
+        let due = transfer.told + interval;
+        let complete = transfer.have.is_full();
+        if due <= now || complete {
+            self.tell(now, slot);
+        } else {
+            self.timers.tell = self.timers.tell.min(due);
+        }
+        if complete {
+            self.complete(now, slot);
+        }
+    }
+
+    /// Tells the members of every blob what is due.
+    pub(crate) fn tell_all(&mut self, now: Time) {
+        let interval = self.config.have_interval;
+        let mut next = Time::MAX;
+        for slot in self.slots() {
+            let transfer = self.transfer(slot);
+            if transfer.untold.is_empty() {
+                continue;
+            }
+            let due = transfer.told + interval;
+            if due <= now {
+                self.tell(now, slot);
+            } else {
+                next = next.min(due);
+            }
+        }
+        self.timers.tell = next;
+    }
+
+    /// Tells every neighbour what we have and who we are in this swarm.
+    pub(crate) fn send_joins(&mut self, slot: BlobSlot) {
+        let to: Vec<PeerHandle> = self.peers.handles().collect();
+        if !to.is_empty() {
+            let message = self.join_message(slot, false);
+            self.act(Action::Send { to: Recipients::Many(to), message });
+        }
+    }
+
+    pub(crate) fn join_message(&self, slot: BlobSlot, answer: bool) -> PeerMessage {
+        let transfer = self.transfer(slot);
+        let flags = JoinFlags { gateway: transfer.gateway == Some(self.me), seed: transfer.finished, answer };
+        PeerMessage::Join { blob: transfer.blob, have: transfer.have_now(), flags }
+    }
+
+    /// Chunks that were verified under withdrawn links are missing again.
+    pub(crate) fn drop_chunks(&mut self, now: Time, slot: BlobSlot, shaken: &ChunkSet) {
+        let key = self.transfer(slot).blob.key();
+        for chunk in shaken.iter() {
+            match self.transfer(slot).state(chunk) {
+                ChunkState::Have | ChunkState::Held { .. } | ChunkState::Verifying { .. } => {
+                    self.transfer_mut(slot).set_state(chunk, ChunkState::Missing);
+                }
+                ChunkState::Missing
+                | ChunkState::Requested { .. }
+                | ChunkState::Arriving { .. }
+                | ChunkState::Origin => {}
+            }
+        }
+        let transfer = self.transfer_mut(slot);
+        transfer.untold.clear();
+        transfer.progressed = now;
+        transfer.duplicates = 0;
+        let waiting: Vec<(PeerHandle, ChunkIndex)> = self
+            .uploads
+            .waiting
+            .iter()
+            .filter(|waiting| waiting.blob == slot && shaken.contains(waiting.chunk))
+            .map(|waiting| (self.peers.handle_at(waiting.peer), waiting.chunk))
+            .collect();
+        for (to, chunk) in waiting {
+            let reason = shoal_wire::RejectReason::Withdrawn;
+            self.act(Action::Send { to: Recipients::One(to), message: PeerMessage::Reject { key, chunk, reason } });
+        }
+        self.drop_waiting(|waiting| waiting.blob == slot && shaken.contains(waiting.chunk));
+    }
+
+    fn tell(&mut self, now: Time, slot: BlobSlot) {
+        let load = Load { inbound: self.inbound, queued: u8::try_from(self.uploads.waiting.len()).unwrap_or(u8::MAX) };
+        let transfer = self.transfer_mut(slot);
+        transfer.told = now;
+        let chunks: Arc<[ChunkIndex]> = transfer.untold.drain(..).collect();
+        let key = transfer.blob.key();
+        let members: Vec<u16> = transfer.members.iter().map(|member| member.peer).collect();
+        if members.is_empty() || chunks.is_empty() {
+            return;
+        }
+        let to = members.into_iter().map(|peer| self.peers.handle_at(peer)).collect();
+        let message = PeerMessage::Have { key, chunks, load };
+        self.act(Action::Send { to: Recipients::Many(to), message });
+    }
+
+    fn complete(&mut self, now: Time, slot: BlobSlot) {
+        let transfer = self.transfer_mut(slot);
+        transfer.finished = true;
+        transfer.chain.close();
+        transfer.lead = crate::lead::Lead::default();
+        let key = transfer.blob.key();
+        self.settle_evidence(now, slot);
+        self.announce_soon(now, slot);
+        self.act(Action::Completed { key });
+    }
+
+    pub(crate) fn end_membership(&mut self, slot: BlobSlot, peer: u16) {
+        self.lose_requests_of(peer, Some(slot));
+        self.drop_waiting(|waiting| waiting.peer == peer && waiting.blob == slot);
+        drop_held(self.transfer_mut(slot), peer);
+        self.transfer_mut(slot).leave(peer);
+    }
+}
+
+/// What a neighbour sent and can't be verified yet goes with it: nobody would be to blame for it.
+fn drop_held(transfer: &mut Transfer, peer: u16) {
+    let held: Vec<ChunkIndex> =
+        transfer.blob.geometry.chunks().filter(|chunk| transfer.state(*chunk) == ChunkState::Held { peer }).collect();
+    held.into_iter().for_each(|chunk| transfer.set_state(chunk, ChunkState::Missing));
+}

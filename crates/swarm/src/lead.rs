@@ -1,0 +1,308 @@
+//! The lead: fetching a blob from its origin, in order, under a lease.
+//!
+//! State: the lease, the run of chunks that the driver is fetching, the frontier from which it goes on.
+//!
+//! ```text
+//!   no lease ──granted──> frontier's links unknown ──links, or too late──> fetching from the frontier ──end──> fetching holes
+//!      ^                                                                           │                              │
+//!      └──────────────── revoked, yielded, refused by the origin, blob complete ───┴──────────────────────────────┘
+//! ```
+//!
+//! Invariants: chunks in state Origin are exactly those of the run that have not come; only the holder of a lease has a run.
+//! Absent on purpose: hashing, signing, requests to the origin: the driver's. Choosing the lead: the tracker's.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use shoal_chain::VerifiedLinks;
+use shoal_types::{BlobKey, ChunkIndex, Time};
+use shoal_wire::{LeaseGrant, LeaseRequest, OriginFailure, PeerMessage};
+
+use crate::action::{Action, Recipients};
+use crate::chain_state::Learned;
+use crate::engine::Engine;
+use crate::peer::BlobSlot;
+use crate::transfer::{ChunkState, Transfer};
+
+/// A successor waits so long for the links up to the frontier: some round trips, and little against a second fetch.
+const LINKS_PATIENCE: Duration = Duration::from_millis(20);
+
+/// A backlog is judged from so many fetched chunks on: before that it is only the pipeline's filling.
+const JUDGED_FROM: u32 = 32;
+
+/// The uplink is too slow to lead when more than a third of what was fetched under the lease has reached nobody.
+const BACKLOG_SHARE: u32 = 3;
+
+/// A blob's lead, as far as this agent is concerned.
+#[derive(Debug, Default)]
+pub(crate) struct Lead {
+    lease: Option<Lease>,
+    run: Option<Range<u32>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    epoch: u64,
+    since: Time,
+    frontier: u32,
+    fetched: u32,
+    asked_for_links: bool,
+}
+
+impl Lead {
+    /// The lease's epoch and how far its holder is.
+    pub(crate) fn holding(&self) -> Option<(u64, ChunkIndex)> {
+        let lease = self.lease.as_ref()?;
+        Some((lease.epoch, ChunkIndex::new(self.run.as_ref().map_or(lease.frontier, |run| run.start))))
+    }
+
+    pub(crate) const fn is_leading(&self) -> bool {
+        self.lease.is_some()
+    }
+}
+
+impl Engine {
+    /// A chunk has come from the origin, in order, and is kept; `links` are what the driver's builder got from it, signed. The last
+    /// chunk has none: the driver has compared its link with the digest.
+    pub fn handle_origin_chunk(
+        &mut self,
+        now: Time,
+        key: BlobKey,
+        epoch: u64,
+        chunk: ChunkIndex,
+        links: Option<&VerifiedLinks>,
+    ) {
+        let Some(slot) = self.find(key) else { return };
+        let transfer = self.transfer_mut(slot);
+        let bytes = transfer.chunk_bytes(chunk);
+        let expected = transfer.lead.run.as_ref().is_some_and(|run| run.start == chunk.get());
+        let current = transfer.lead.lease.as_ref().is_some_and(|lease| lease.epoch == epoch);
+        if !expected || !current {
+            return; // Under way when the lease was lost.
+        }
+        if let Some(links) = links {
+            match transfer.chain.learn(links) {
+                Learned::New => transfer.announce.unpublished.push(links.get().clone()),
+                Learned::Nothing => {}
+                Learned::Contradicts { epoch } => {
+                    // The origin's bytes contradict what an earlier lead signed.
+                    transfer.announce.false_chain = Some(epoch);
+                    self.announce_soon(now, slot);
+                    return;
+                }
+            }
+        }
+        let transfer = self.transfer_mut(slot);
+        transfer.bytes_from_origin += bytes;
+        let run_ended = match &mut transfer.lead.run {
+            Some(run) => {
+                run.start += 1;
+                run.start >= run.end
+            }
+            None => false,
+        };
+        if run_ended {
+            transfer.lead.run = None;
+        }
+        if let Some(lease) = &mut transfer.lead.lease {
+            lease.fetched += 1;
+            lease.frontier = lease.frontier.max(chunk.get() + 1);
+        }
+        self.chunk_is_here(now, slot, chunk);
+        self.yield_if_too_slow(now, slot);
+        if run_ended {
+            self.drive_lead(now, slot);
+        }
+        self.pump(now);
+    }
+
+    /// The builder's link, to merge with others into one signed batch: a signature for eight links keeps the chain's
+    /// bookkeeping small for everybody.
+    pub fn handle_merged_links(&mut self, now: Time, key: BlobKey, links: &VerifiedLinks) {
+        if let Some(slot) = self.find(key) {
+            let transfer = self.transfer_mut(slot);
+            if transfer.lead.is_leading() {
+                let _ = transfer.chain.learn(links);
+                self.timers.sweep = self.timers.sweep.min(now + Self::SWEEP);
+            }
+        }
+    }
+
+    /// The origin has refused, or can't be reached.
+    pub fn handle_origin_failed(&mut self, now: Time, key: BlobKey, epoch: u64, failure: OriginFailure) {
+        let Some(slot) = self.find(key) else { return };
+        if self.transfer(slot).lead.lease.as_ref().is_some_and(|lease| lease.epoch == epoch) {
+            self.end_lease(slot, Some(LeaseRequest::Failed { epoch, failure }));
+            self.announce_soon(now, slot);
+            self.fill(now);
+        }
+    }
+
+    /// The origin's bytes, taken together, don't give the digest: the links that the fetch went on from are false.
+    pub fn handle_origin_mismatch(&mut self, now: Time, key: BlobKey, epoch: u64) {
+        let Some(slot) = self.find(key) else { return };
+        let transfer = self.transfer_mut(slot);
+        let Some(lease) = transfer.lead.lease.filter(|lease| lease.epoch == epoch) else { return };
+        let author = transfer.chain.author_of(ChunkIndex::new(lease.frontier.saturating_sub(lease.fetched + 1)));
+        match author {
+            Some((earlier, _)) if earlier != epoch => {
+                transfer.announce.false_chain = Some(earlier);
+                self.end_lease(slot, Some(LeaseRequest::Yielded { epoch }));
+            }
+            _ => {
+                let failure = OriginFailure::NotFound;
+                self.end_lease(slot, Some(LeaseRequest::Failed { epoch, failure }));
+            }
+        }
+        self.announce_soon(now, slot);
+    }
+
+    pub(crate) fn take_lease(&mut self, now: Time, slot: BlobSlot, grant: &LeaseGrant) {
+        let lead_report = self.config.lead_report;
+        let transfer = self.transfer_mut(slot);
+        if transfer.finished || transfer.lead.lease.as_ref().is_some_and(|lease| lease.epoch >= grant.epoch) {
+            return;
+        }
+        transfer.lead.lease = Some(Lease {
+            epoch: grant.epoch,
+            since: now,
+            frontier: grant.frontier.get().max(swarm_frontier(transfer)),
+            fetched: 0,
+            asked_for_links: false,
+        });
+        transfer.announce.due = now + lead_report;
+        self.timers.announce = self.timers.announce.min(now + lead_report);
+        self.drive_lead(now, slot);
+    }
+
+    pub(crate) fn lose_lease(&mut self, now: Time, slot: BlobSlot, epoch: u64) {
+        if self.transfer(slot).lead.lease.as_ref().is_some_and(|lease| lease.epoch == epoch) {
+            self.end_lease(slot, None);
+            self.fill(now);
+        }
+    }
+
+    /// Starts the next run of chunks, if there is a lease, no run, and something that nobody has.
+    pub(crate) fn drive_lead(&mut self, now: Time, slot: BlobSlot) {
+        let hole_patience = self.config.hole_patience;
+        let transfer = self.transfer_mut(slot);
+        let Some(lease) = transfer.lead.lease else { return };
+        if transfer.lead.run.is_some() || transfer.finished {
+            return;
+        }
+        let count = transfer.blob.geometry.chunk_count();
+        if lease.frontier < count {
+            let mut frontier = lease.frontier;
+            if transfer.chain.link_before(ChunkIndex::new(frontier)).is_none() {
+                if now.since(lease.since) < LINKS_PATIENCE {
+                    self.ask_for_links(slot, frontier);
+                    self.timers.sweep = self.timers.sweep.min(now + Duration::from_millis(5));
+                    return;
+                }
+                // Nobody told: go on from where the links end.
+                frontier = transfer.chain.first_unknown().map_or(frontier, |first| first.get().min(frontier));
+            }
+            if let Some(run) = next_run(transfer, frontier..count, |_| true) {
+                self.fetch(slot, run);
+                return;
+            }
+            if let Some(lease) = &mut self.transfer_mut(slot).lead.lease {
+                lease.frontier = count;
+            }
+        }
+        // Behind the frontier: what no neighbour has had for a while.
+        let transfer = self.transfer_mut(slot);
+        if transfer.idle(now).max(now.since(lease.since)) >= hole_patience
+            && let Some(run) = next_run(transfer, 0..count, |availability| availability == 0)
+        {
+            self.fetch(slot, run);
+        }
+    }
+
+    /// Chunks that we have fetched and no neighbour has.
+    pub(crate) fn backlog(&self, slot: BlobSlot) -> u32 {
+        let transfer = self.transfer(slot);
+        if !transfer.lead.is_leading() {
+            return 0;
+        }
+        let alone = transfer.have.iter().filter(|chunk| transfer.availability[chunk.as_usize()] == 0).count();
+        u32::try_from(alone).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn end_lease(&mut self, slot: BlobSlot, parting: Option<LeaseRequest>) {
+        let transfer = self.transfer_mut(slot);
+        transfer.lead.lease = None;
+        if parting.is_some() {
+            transfer.announce.parting = parting;
+        }
+        let key = transfer.blob.key();
+        if let Some(run) = transfer.lead.run.take() {
+            for chunk in run.map(ChunkIndex::new) {
+                if transfer.state(chunk) == ChunkState::Origin {
+                    transfer.set_state(chunk, ChunkState::Missing);
+                }
+            }
+            self.act(Action::StopOrigin { key });
+        }
+    }
+
+    fn fetch(&mut self, slot: BlobSlot, run: Range<u32>) {
+        let transfer = self.transfer_mut(slot);
+        let Some(before) = transfer.chain.link_before(ChunkIndex::new(run.start)) else { return };
+        let Some(lease) = &transfer.lead.lease else { return };
+        let epoch = lease.epoch;
+        for chunk in run.clone().map(ChunkIndex::new) {
+            transfer.set_state(chunk, ChunkState::Origin);
+        }
+        transfer.lead.run = Some(run.clone());
+        let key = transfer.blob.key();
+        self.act(Action::FetchOrigin { key, epoch, chunks: run, before });
+    }
+
+    fn ask_for_links(&mut self, slot: BlobSlot, frontier: u32) {
+        let transfer = self.transfer_mut(slot);
+        let Some(lease) = &mut transfer.lead.lease else { return };
+        if std::mem::replace(&mut lease.asked_for_links, true) {
+            return;
+        }
+        let Some(from) = transfer.chain.first_unknown() else { return };
+        let newest = ChunkIndex::new(frontier.saturating_sub(1));
+        let key = transfer.blob.key();
+        let holders = (0..transfer.members.len()).filter(|member| transfer.member_has(*member, newest));
+        // Three: one of them may be silent, another one gone.
+        let peers: Vec<u16> = holders.take(3).map(|member| transfer.members[member].peer).collect();
+        let to = peers.into_iter().map(|peer| self.peers.handle_at(peer)).collect();
+        self.act(Action::Send { to: Recipients::Many(to), message: PeerMessage::LinksWanted { key, from } });
+    }
+
+    fn yield_if_too_slow(&mut self, now: Time, slot: BlobSlot) {
+        let Some(Lease { epoch, fetched, .. }) = self.transfer(slot).lead.lease else { return };
+        let alone_in_swarm = self.transfer(slot).members.is_empty();
+        if fetched < JUDGED_FROM || fetched % 8 != 0 || alone_in_swarm {
+            return;
+        }
+        if self.backlog(slot) * BACKLOG_SHARE > fetched {
+            self.end_lease(slot, Some(LeaseRequest::Yielded { epoch }));
+            self.announce_soon(now, slot);
+            self.fill(now);
+        }
+    }
+}
+
+/// The first chunk beyond all that we or a neighbour have.
+fn swarm_frontier(transfer: &Transfer) -> u32 {
+    let held = |chunk: &ChunkIndex| transfer.have.contains(*chunk) || transfer.availability[chunk.as_usize()] > 0;
+    transfer.blob.geometry.chunks().rev().find(held).map_or(0, |chunk| chunk.get() + 1)
+}
+
+/// The first stretch of missing chunks in the range whose availability fits and whose links lead up to it.
+fn next_run(transfer: &Transfer, range: Range<u32>, fits: impl Fn(u16) -> bool) -> Option<Range<u32>> {
+    let fits = |index: u32| {
+        let chunk = ChunkIndex::new(index);
+        transfer.state(chunk) == ChunkState::Missing && fits(transfer.availability[chunk.as_usize()])
+    };
+    let start =
+        range.clone().find(|index| fits(*index) && transfer.chain.link_before(ChunkIndex::new(*index)).is_some())?;
+    let end = (start..range.end).find(|index| !fits(*index)).unwrap_or(range.end);
+    Some(start..end)
+}

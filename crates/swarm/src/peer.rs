@@ -1,0 +1,220 @@
+//! The neighbours: one entry a connection, for all blobs.
+//!
+//! State: per neighbour what we asked it for, what it gave and took, how busy it says it is, who chokes whom.
+//! Invariants: a handle whose generation has passed reaches nobody; a chunk stands at most once in a neighbour's outstanding list.
+//! Absent on purpose: addresses and certificates (the driver's), and what a neighbour has of a blob (that is `transfer::Member`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use shoal_types::{ChunkIndex, NodeId, Time, Zone};
+use shoal_wire::Load;
+
+/// A neighbour's place in the engine while its connection lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerHandle {
+    pub(crate) slot: u16,
+    generation: u32,
+}
+
+/// A blob's place in the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BlobSlot(pub(crate) u16);
+
+/// A chunk that a neighbour was asked for and has not delivered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outstanding {
+    pub(crate) blob: BlobSlot,
+    pub(crate) chunk: ChunkIndex,
+    pub(crate) asked: Time,
+    /// Its first bytes have come.
+    pub(crate) arriving: bool,
+}
+
+/// One neighbour.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) node: NodeId,
+    pub(crate) near: bool,
+    pub(crate) outstanding: Vec<Outstanding>,
+    pub(crate) load: Load,
+    /// It refuses to serve us.
+    pub(crate) chokes_us: bool,
+    /// We refuse to serve it.
+    pub(crate) choked: bool,
+    /// It kept us waiting; asked again only after this time.
+    pub(crate) snubbed_until: Time,
+    /// Something came from it last.
+    pub(crate) heard: Time,
+    pub(crate) bytes_from: u64,
+    pub(crate) bytes_to: u64,
+    /// Bytes since the slots were dealt last, in the direction that counts: from it while we want, to it when we only give.
+    pub(crate) merit: u64,
+    /// Chunks of ours that it waits for.
+    pub(crate) queued: u16,
+    /// Chunks that are on the link to it.
+    pub(crate) sending: u16,
+    generation: u32,
+}
+
+impl Peer {
+    /// Whether it only takes: it got more than the allowance and gave nothing, refuses us, or keeps us waiting.
+    pub(crate) fn only_takes(&self, allowance_bytes: u64, now: Time) -> bool {
+        self.bytes_from == 0 && (self.bytes_to >= allowance_bytes || self.chokes_us || self.snubbed_until > now)
+    }
+
+    pub(crate) fn forget_outstanding(&mut self, blob: BlobSlot, chunk: ChunkIndex) -> Option<Outstanding> {
+        let at = self.outstanding.iter().position(|owed| owed.blob == blob && owed.chunk == chunk)?;
+        Some(self.outstanding.swap_remove(at))
+    }
+
+    pub(crate) fn owes(&self, blob: BlobSlot, chunk: ChunkIndex) -> Option<&Outstanding> {
+        self.outstanding.iter().find(|owed| owed.blob == blob && owed.chunk == chunk)
+    }
+
+    /// How long a new request waits there, in chunks: what we asked it for, and what it says that others did.
+    pub(crate) fn wait(&self) -> usize {
+        self.outstanding.len() + usize::from(self.load.queued)
+    }
+}
+
+/// All neighbours, with places that are reused.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    slots: Vec<Option<Peer>>,
+    by_node: BTreeMap<NodeId, u16>,
+    next_generation: u32,
+}
+
+impl Peers {
+    /// A new neighbour; none if the node is connected already or there is no place.
+    pub(crate) fn insert(&mut self, node: NodeId, zone: &Zone, own_zone: &Zone, now: Time) -> Option<PeerHandle> {
+        if self.by_node.contains_key(&node) {
+            return None;
+        }
+        let free = self.slots.iter().position(Option::is_none);
+        let slot = u16::try_from(free.unwrap_or(self.slots.len())).ok().filter(|slot| *slot < u16::MAX)?;
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let peer = Peer {
+            node,
+            near: zone == own_zone,
+            outstanding: Vec::new(),
+            load: Load::default(),
+            chokes_us: false,
+            choked: false,
+            snubbed_until: Time::ZERO,
+            heard: now,
+            bytes_from: 0,
+            bytes_to: 0,
+            merit: 0,
+            queued: 0,
+            sending: 0,
+            generation: self.next_generation,
+        };
+        let handle = PeerHandle { slot, generation: peer.generation };
+        if free.is_some() {
+            self.slots[usize::from(slot)] = Some(peer);
+        } else {
+            self.slots.push(Some(peer));
+        }
+        self.by_node.insert(node, slot);
+        Some(handle)
+    }
+
+    pub(crate) fn remove(&mut self, handle: PeerHandle) -> Option<Peer> {
+        self.get(handle)?;
+        let peer = self.slots[usize::from(handle.slot)].take()?;
+        self.by_node.remove(&peer.node);
+        Some(peer)
+    }
+
+    pub(crate) fn get(&self, handle: PeerHandle) -> Option<&Peer> {
+        self.slots.get(usize::from(handle.slot))?.as_ref().filter(|peer| peer.generation == handle.generation)
+    }
+
+    pub(crate) fn get_mut(&mut self, handle: PeerHandle) -> Option<&mut Peer> {
+        self.slots.get_mut(usize::from(handle.slot))?.as_mut().filter(|peer| peer.generation == handle.generation)
+    }
+
+    /// The neighbour in a place that a transfer's member points to.
+    pub(crate) fn at(&self, slot: u16) -> &Peer {
+        match &self.slots[usize::from(slot)] {
+            Some(peer) => peer,
+            None => unreachable!("a member's neighbour is connected: its membership ends with its connection"),
+        }
+    }
+
+    pub(crate) fn at_mut(&mut self, slot: u16) -> &mut Peer {
+        match &mut self.slots[usize::from(slot)] {
+            Some(peer) => peer,
+            None => unreachable!("a member's neighbour is connected: its membership ends with its connection"),
+        }
+    }
+
+    pub(crate) fn handle_at(&self, slot: u16) -> PeerHandle {
+        PeerHandle { slot, generation: self.at(slot).generation }
+    }
+
+    pub(crate) fn handle_of(&self, node: NodeId) -> Option<PeerHandle> {
+        self.by_node.get(&node).map(|slot| self.handle_at(*slot))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_node.len()
+    }
+
+    pub(crate) fn handles(&self) -> impl Iterator<Item = PeerHandle> + '_ {
+        self.iter().map(|(handle, _)| handle)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerHandle, &Peer)> {
+        self.slots.iter().enumerate().filter_map(|(slot, peer)| {
+            let peer = peer.as_ref()?;
+            let slot = u16::try_from(slot).ok()?;
+            Some((PeerHandle { slot, generation: peer.generation }, peer))
+        })
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.slots.iter_mut().flatten()
+    }
+}
+
+/// How fast chunks come and how long a request takes, for the depth of the pipeline.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    bytes: u64,
+    since: Time,
+    bytes_per_second: f64,
+    round_trip: Option<Duration>,
+}
+
+impl Pace {
+    /// The first bytes of a chunk that was asked for this long ago have come.
+    pub(crate) fn answered(&mut self, after: Duration) {
+        // The shortest seen: longer ones contain the sender's queue.
+        self.round_trip = Some(self.round_trip.map_or(after, |shortest| shortest.min(after)));
+    }
+
+    /// A chunk has come.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    pub(crate) fn received(&mut self, now: Time, bytes: u64) {
+        self.bytes += bytes;
+        let span = now.since(self.since);
+        // Windows of 5 ms: several chunks at data-centre rates, and short against a transfer.
+        if span >= Duration::from_millis(5) {
+            let rate = self.bytes as f64 / span.as_secs_f64();
+            self.bytes_per_second =
+                if rate > self.bytes_per_second { rate } else { (rate + self.bytes_per_second) / 2.0 };
+            self.bytes = 0;
+            self.since = now;
+        }
+    }
+
+    /// Bytes that arrive within a round trip.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, never negative")]
+    pub(crate) fn bandwidth_delay_bytes(&self) -> u64 {
+        let seconds = self.round_trip.map_or(0.0, |span| span.as_secs_f64());
+        (self.bytes_per_second * seconds) as u64
+    }
+}

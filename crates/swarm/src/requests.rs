@@ -1,0 +1,445 @@
+//! Which chunk to ask whom for: the leech's side of the exchange.
+//!
+//! State: none of its own; it moves chunks between the states of `transfer` and keeps the neighbours' outstanding lists.
+//! Invariants: a chunk in state Requested or Arriving stands in that neighbour's outstanding list; more than one neighbour owes a
+//! chunk only in the endgame; a neighbour owes at most `inflight_per_peer` chunks.
+//! Absent on purpose: the order among chunks (`picker`), the bytes.
+
+use shoal_types::{BlobKey, ChunkIndex, Time};
+use shoal_wire::{PeerMessage, RejectReason};
+
+use crate::action::{Action, Recipients, VerifyTicket};
+use crate::engine::Engine;
+use crate::peer::{BlobSlot, Outstanding, PeerHandle};
+use crate::picker::{self, Situation};
+use crate::transfer::{ChunkState, Transfer};
+
+/// A peer that said three times to have what it hadn't is not asked again for this blob.
+const FALSE_CLAIMS: u16 = 3;
+
+impl Engine {
+    /// The first bytes of a chunk have come.
+    pub fn handle_piece_started(&mut self, now: Time, from: PeerHandle, key: BlobKey, chunk: ChunkIndex) {
+        let Some(slot) = self.find(key) else { return };
+        let Some(peer) = self.peers.get_mut(from) else { return };
+        peer.heard = now;
+        let alone = peer.outstanding.iter().filter(|owed| owed.arriving).count() == 0;
+        let Some(owed) = peer.outstanding.iter_mut().find(|owed| owed.blob == slot && owed.chunk == chunk) else {
+            return;
+        };
+        owed.arriving = true;
+        let waited = now.since(owed.asked);
+        if alone {
+            self.pace.answered(waited);
+        }
+        self.inbound = self.inbound.saturating_add(1);
+        match self.transfer(slot).state(chunk) {
+            ChunkState::Requested { peer } => {
+                self.transfer_mut(slot).set_state(chunk, ChunkState::Arriving { peer: from.slot });
+                if peer != from.slot {
+                    self.cancel_others(slot, chunk, from.slot);
+                }
+            }
+            ChunkState::Arriving { .. } => {}
+            _ => {}
+        }
+    }
+
+    /// All bytes of a chunk have come. Whether the driver is to keep them until a `Verify` follows; else they are of no use.
+    #[must_use]
+    pub fn handle_piece(&mut self, now: Time, from: PeerHandle, key: BlobKey, chunk: ChunkIndex) -> bool {
+        let Some(slot) = self.find(key) else { return false };
+        if self.peers.get(from).is_none() || !self.transfer(slot).blob.geometry.contains(chunk) {
+            return false;
+        }
+        let bytes = self.transfer(slot).chunk_bytes(chunk);
+        self.counters.bytes_received += bytes;
+        self.pace.received(now, bytes);
+        let owed = self.settle(slot, chunk, from.slot);
+        if let Some(peer) = self.peers.get_mut(from) {
+            peer.heard = now;
+            if owed.is_some() {
+                peer.bytes_from += bytes;
+                peer.merit += bytes;
+                peer.snubbed_until = Time::ZERO;
+            }
+        }
+        let useful = match self.transfer(slot).state(chunk) {
+            ChunkState::Missing => owed.is_some(),
+            ChunkState::Requested { .. } | ChunkState::Arriving { .. } => true,
+            _ => false,
+        };
+        if !useful {
+            self.counters.bytes_wasted += bytes;
+            self.fill(now);
+            return false;
+        }
+        self.cancel_others(slot, chunk, from.slot);
+        self.transfer_mut(slot).set_state(chunk, ChunkState::Held { peer: from.slot });
+        self.verify_if_possible(slot, chunk);
+        self.fill(now);
+        true
+    }
+
+    /// The driver has verified a chunk: it is kept, or its bytes are gone.
+    pub fn handle_verified(&mut self, now: Time, ticket: VerifyTicket, right: bool) {
+        let VerifyTicket { key, chunk, from, generation } = ticket;
+        let Some(slot) = self.find(key) else { return };
+        let transfer = self.transfer_mut(slot);
+        let verifying = matches!(transfer.state(chunk), ChunkState::Verifying { peer } if peer == from.slot);
+        if !verifying || transfer.generation != generation {
+            return;
+        }
+        let bytes = transfer.chunk_bytes(chunk);
+        if right {
+            transfer.bytes_from_peers += bytes;
+            self.chunk_is_here(now, slot, chunk);
+        } else {
+            transfer.set_state(chunk, ChunkState::Missing);
+            self.counters.bytes_wasted += bytes;
+            self.blame(now, slot, chunk, from);
+        }
+        self.fill(now);
+        self.pump(now);
+    }
+
+    /// Asks for chunks until enough are under way.
+    pub(crate) fn fill(&mut self, now: Time) {
+        if self.transfers.iter().flatten().all(|transfer| transfer.finished) {
+            return;
+        }
+        for at in 0..self.order.len() {
+            let slot = self.order[at];
+            if !self.transfer(slot).finished && !self.fill_one(now, slot) {
+                return;
+            }
+        }
+    }
+
+    /// Asks for chunks of one blob; whether there is room for more.
+    fn fill_one(&mut self, now: Time, slot: BlobSlot) -> bool {
+        let chunk_bytes = u64::from(self.transfer(slot).blob.geometry.chunk_size().bytes());
+        let round_trips = u64::from(self.config.inflight_round_trips) * self.pace.bandwidth_delay_bytes() + chunk_bytes;
+        let window = round_trips.max(u64::from(self.config.inflight_chunks) * chunk_bytes);
+        if self.outstanding_bytes + chunk_bytes > window {
+            return false;
+        }
+        let mut candidates = std::mem::take(&mut self.scratch.candidates);
+        let mut askable = std::mem::take(&mut self.scratch.askable);
+        let mut room = true;
+        loop {
+            self.collect(now, slot, &mut askable, &mut candidates);
+            let Some((chunk, peer)) = self.choose(slot, &askable, &candidates) else { break };
+            let ready = self.download_limit.ready_at(now);
+            if ready > now {
+                self.timers.limit = self.timers.limit.min(ready);
+                room = false;
+                break;
+            }
+            self.download_limit.take(now, chunk_bytes);
+            self.transfer_mut(slot).set_state(chunk, ChunkState::Requested { peer });
+            self.ask(now, slot, chunk, peer);
+            if self.outstanding_bytes + chunk_bytes > window {
+                room = false;
+                break;
+            }
+        }
+        self.scratch.candidates = candidates;
+        self.scratch.askable = askable;
+        if room {
+            self.endgame(now, slot);
+        }
+        room
+    }
+
+    /// The members that may be asked, and the wanted chunks that at least one of them has.
+    fn collect(&self, now: Time, slot: BlobSlot, askable: &mut Vec<u16>, candidates: &mut Vec<u64>) {
+        let transfer = self.transfer(slot);
+        askable.clear();
+        candidates.clear();
+        candidates.resize(transfer.wanted.len(), 0);
+        if transfer.nothing_missing() {
+            return;
+        }
+        let across = self.may_ask_across(now, transfer);
+        for (at, member) in transfer.members.iter().enumerate() {
+            if self.may_ask(now, transfer, at, across) {
+                askable.push(u16::try_from(at).unwrap_or_else(|_| unreachable!("as many members as neighbours")));
+                for (candidate, has) in candidates.iter_mut().zip(transfer.member_words(at)) {
+                    *candidate |= has;
+                }
+            }
+            debug_assert!(usize::from(member.outstanding) <= self.peers.at(member.peer).outstanding.len());
+        }
+        for (candidate, wanted) in candidates.iter_mut().zip(&transfer.wanted) {
+            *candidate &= wanted;
+        }
+    }
+
+    /// Whether a zone's ordinary agent may ask across: its gateway is itself, or nothing has come for a while.
+    fn may_ask_across(&self, now: Time, transfer: &Transfer) -> bool {
+        transfer.gateway == Some(self.me) || transfer.idle(now) >= self.config.zone_patience
+    }
+
+    fn may_ask(&self, now: Time, transfer: &Transfer, member: usize, across: bool) -> bool {
+        let member = &transfer.members[member];
+        let peer = self.peers.at(member.peer);
+        member.count > 0
+            && !peer.chokes_us
+            && !member.suspect
+            && peer.outstanding.len() < usize::from(self.config.inflight_per_peer)
+            && peer.snubbed_until <= now
+            && (peer.near || across)
+    }
+
+    fn choose(&mut self, slot: BlobSlot, askable: &[u16], candidates: &[u64]) -> Option<(ChunkIndex, u16)> {
+        let stream_percent = usize::from(self.config.stream_percent);
+        let follow_stream = stream_percent > 0 && self.rng.below(100) < stream_percent;
+        let situation = Situation {
+            order: self.config.order,
+            random_first: self.transfer(slot).have.len() < self.config.random_first_chunks,
+            stream_next: self.transfer(slot).stream_next.filter(|_| follow_stream),
+        };
+        let Self { transfers, rng, peers, .. } = self;
+        let transfer = transfers[usize::from(slot.0)].as_ref()?;
+        let chunk = picker::pick(situation, candidates, &transfer.availability, rng)?;
+        // The least busy of those that have it, near ones first; a random start breaks ties.
+        let start = rng.below(askable.len());
+        let holders = askable[start..].iter().chain(&askable[..start]);
+        let holders = holders.filter(|member| transfer.member_has(usize::from(**member), chunk));
+        let best = holders.min_by_key(|member| {
+            let peer = peers.at(transfer.members[usize::from(**member)].peer);
+            (!peer.near, peer.wait())
+        })?;
+        Some((chunk, transfer.members[usize::from(*best)].peer))
+    }
+
+    /// Sends a request; the chunk's state is the caller's.
+    fn ask(&mut self, now: Time, slot: BlobSlot, chunk: ChunkIndex, peer: u16) {
+        let to = self.peers.handle_at(peer);
+        let inbound = self.inbound;
+        let transfer = self.transfer_mut(slot);
+        let key = transfer.blob.key();
+        let bytes = transfer.chunk_bytes(chunk);
+        let needs_links = !transfer.chain.can_verify(chunk);
+        if let Some(member) = transfer.member(peer) {
+            transfer.members[member].outstanding += 1;
+        }
+        self.outstanding_bytes += bytes;
+        let entry = self.peers.at_mut(peer);
+        if entry.outstanding.is_empty() {
+            entry.heard = now;
+        }
+        entry.outstanding.push(Outstanding { blob: slot, chunk, asked: now, arriving: false });
+        let message = PeerMessage::Request { key, chunk, needs_links, inbound };
+        self.act(Action::Send { to: Recipients::One(to), message });
+    }
+
+    /// A neighbour no longer owes the chunk.
+    fn settle(&mut self, slot: BlobSlot, chunk: ChunkIndex, peer: u16) -> Option<Outstanding> {
+        let owed = self.peers.at_mut(peer).forget_outstanding(slot, chunk)?;
+        if owed.arriving {
+            self.inbound = self.inbound.saturating_sub(1);
+        }
+        let transfer = self.transfer_mut(slot);
+        let bytes = transfer.chunk_bytes(chunk);
+        if let Some(member) = transfer.member(peer) {
+            transfer.members[member].outstanding -= 1;
+        }
+        self.outstanding_bytes -= bytes;
+        Some(owed)
+    }
+
+    /// A neighbour won't send the chunk: someone else may be asked.
+    pub(crate) fn lose_request(&mut self, slot: BlobSlot, chunk: ChunkIndex, peer: u16) {
+        if self.settle(slot, chunk, peer).is_none() {
+            return;
+        }
+        match self.transfer(slot).state(chunk) {
+            ChunkState::Requested { peer: owner } | ChunkState::Arriving { peer: owner } if owner == peer => {
+                let other = self.debtors(slot, chunk).next();
+                let state = match other {
+                    Some((other, true)) => ChunkState::Arriving { peer: other },
+                    Some((other, false)) => ChunkState::Requested { peer: other },
+                    None => ChunkState::Missing,
+                };
+                self.transfer_mut(slot).set_state(chunk, state);
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything that a neighbour owes of a blob, or of all blobs, is lost.
+    pub(crate) fn lose_requests_of(&mut self, peer: u16, blob: Option<BlobSlot>) {
+        let owed: Vec<(BlobSlot, ChunkIndex)> =
+            self.peers.at(peer).outstanding.iter().map(|o| (o.blob, o.chunk)).collect();
+        for (slot, chunk) in owed.into_iter().filter(|(slot, _)| blob.is_none_or(|blob| blob == *slot)) {
+            self.lose_request(slot, chunk, peer);
+        }
+    }
+
+    pub(crate) fn handle_reject(
+        &mut self,
+        now: Time,
+        from: PeerHandle,
+        (key, chunk): (BlobKey, ChunkIndex),
+        reason: RejectReason,
+    ) {
+        let Some(slot) = self.find(key) else { return };
+        if self.peers.get(from).is_none_or(|peer| peer.owes(slot, chunk).is_none()) {
+            return;
+        }
+        self.lose_request(slot, chunk, from.slot);
+        match reason {
+            RejectReason::Choked => self.peers.at_mut(from.slot).chokes_us = true,
+            // Something else will be asked of it when what waits there has become less.
+            RejectReason::TooMany => {
+                let back_off = now + self.config.have_interval * 4;
+                self.peers.at_mut(from.slot).snubbed_until = back_off;
+                self.timers.sweep = self.timers.sweep.min(back_off);
+            }
+            RejectReason::Absent | RejectReason::Withdrawn => {
+                let transfer = self.transfer_mut(slot);
+                if let Some(member) = transfer.member(from.slot) {
+                    transfer.member_lost(member, chunk);
+                    if reason == RejectReason::Absent {
+                        let member = &mut transfer.members[member];
+                        member.false_claims += 1;
+                        member.suspect |= member.false_claims >= FALSE_CLAIMS;
+                    }
+                }
+            }
+        }
+        self.fill(now);
+    }
+
+    /// A neighbour has got a chunk that waits at a busier one: move the request.
+    pub(crate) fn retarget(&mut self, now: Time, slot: BlobSlot, chunk: ChunkIndex, to: u16) {
+        let transfer = self.transfer(slot);
+        let ChunkState::Requested { peer: owner } = transfer.state(chunk) else { return };
+        let across = self.may_ask_across(now, transfer);
+        let Some(member) = transfer.member(to) else { return };
+        // Twice as long a wait and two more: a cancel and a request cost a round trip.
+        let better = self.peers.at(owner).wait() > 2 * self.peers.at(to).wait() + 2;
+        if owner == to
+            || !better
+            || !self.may_ask(now, transfer, member, across)
+            || self.debtors(slot, chunk).count() > 1
+        {
+            return;
+        }
+        self.send_cancel(slot, chunk, owner);
+        self.settle(slot, chunk, owner);
+        self.transfer_mut(slot).set_state(chunk, ChunkState::Requested { peer: to });
+        self.ask(now, slot, chunk, to);
+    }
+
+    /// Nothing is left to ask for: asks a second neighbour for what hasn't begun to arrive.
+    fn endgame(&mut self, now: Time, slot: BlobSlot) {
+        let transfer = self.transfer(slot);
+        let percent = u32::from(self.config.endgame_percent);
+        let count = transfer.blob.geometry.chunk_count();
+        let budget = if percent == 0 { 0 } else { (count * percent / 100).max(1) };
+        if transfer.duplicates >= budget || !transfer.nothing_missing() {
+            return;
+        }
+        let across = self.may_ask_across(now, transfer);
+        let waiting: Vec<(ChunkIndex, u16)> = transfer
+            .blob
+            .geometry
+            .chunks()
+            .filter_map(|chunk| match transfer.state(chunk) {
+                ChunkState::Requested { peer } => Some((chunk, peer)),
+                _ => None,
+            })
+            .take((budget - transfer.duplicates) as usize)
+            .collect();
+        for (chunk, owner) in waiting {
+            let transfer = self.transfer(slot);
+            if self.debtors(slot, chunk).count() > 1 {
+                continue;
+            }
+            let other = (0..transfer.members.len())
+                .filter(|at| transfer.members[*at].peer != owner && transfer.member_has(*at, chunk))
+                .filter(|at| self.may_ask(now, transfer, *at, across))
+                .min_by_key(|at| self.peers.at(transfer.members[*at].peer).wait())
+                .map(|at| transfer.members[at].peer);
+            if let Some(other) = other {
+                self.ask(now, slot, chunk, other);
+                self.transfer_mut(slot).duplicates += 1;
+            }
+        }
+    }
+
+    /// Peers that are silent although they owe something lose their requests.
+    pub(crate) fn snub(&mut self, now: Time) {
+        let patience = self.config.snub_after;
+        let silent: Vec<u16> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.outstanding.is_empty() && now.since(peer.heard) >= patience)
+            .filter(|(_, peer)| peer.outstanding.iter().any(|owed| now.since(owed.asked) >= patience))
+            .map(|(handle, _)| handle.slot)
+            .collect();
+        for slot in silent {
+            self.counters.snubs += 1;
+            self.lose_requests_of(slot, None);
+            let peer = self.peers.at_mut(slot);
+            // Back after ten times as long: it may have been a pause.
+            peer.snubbed_until = now + patience * 10;
+        }
+    }
+
+    /// Chunks that have come and wait for links are verified now if those are here.
+    pub(crate) fn verify_held(&mut self, slot: BlobSlot) {
+        let held: Vec<ChunkIndex> = {
+            let transfer = self.transfer(slot);
+            let geometry = transfer.blob.geometry;
+            geometry.chunks().filter(|chunk| matches!(transfer.state(*chunk), ChunkState::Held { .. })).collect()
+        };
+        held.into_iter().for_each(|chunk| self.verify_if_possible(slot, chunk));
+    }
+
+    fn verify_if_possible(&mut self, slot: BlobSlot, chunk: ChunkIndex) {
+        let transfer = self.transfer(slot);
+        let ChunkState::Held { peer } = transfer.state(chunk) else { return };
+        let (Some(before), Some(after)) = (transfer.chain.link_before(chunk), transfer.chain.link_after(chunk)) else {
+            return;
+        };
+        let from = self.peers.handle_at(peer);
+        let ticket = VerifyTicket { key: transfer.blob.key(), chunk, from, generation: transfer.generation };
+        self.transfer_mut(slot).set_state(chunk, ChunkState::Verifying { peer });
+        self.act(Action::Verify { ticket, before, after });
+    }
+
+    /// Takes back what was asked of others.
+    fn cancel_others(&mut self, slot: BlobSlot, chunk: ChunkIndex, keep: u16) {
+        // More than one neighbour owes a chunk only in the endgame.
+        if self.transfer(slot).duplicates == 0
+            && matches!(self.transfer(slot).state(chunk),
+                ChunkState::Requested { peer } | ChunkState::Arriving { peer } if peer == keep)
+        {
+            return;
+        }
+        let others: Vec<(u16, bool)> = self.debtors(slot, chunk).filter(|(peer, _)| *peer != keep).collect();
+        for (peer, arriving) in others {
+            self.send_cancel(slot, chunk, peer);
+            if !arriving {
+                self.settle(slot, chunk, peer);
+            }
+        }
+    }
+
+    fn send_cancel(&mut self, slot: BlobSlot, chunk: ChunkIndex, peer: u16) {
+        let key = self.transfer(slot).blob.key();
+        let to = Recipients::One(self.peers.handle_at(peer));
+        self.act(Action::Send { to, message: PeerMessage::Cancel { key, chunk } });
+    }
+
+    /// Who owes the chunk, and whether it is arriving from there.
+    fn debtors(&self, slot: BlobSlot, chunk: ChunkIndex) -> impl Iterator<Item = (u16, bool)> + '_ {
+        self.transfer(slot).members.iter().filter(|member| member.outstanding > 0).filter_map(move |member| {
+            self.peers.at(member.peer).owes(slot, chunk).map(|owed| (member.peer, owed.arriving))
+        })
+    }
+}

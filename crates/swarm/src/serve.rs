@@ -1,0 +1,191 @@
+//! Whom to serve next: what waits at this agent, and in which order it leaves.
+//!
+//! State: the waiting requests and the chunks on the link.
+//! Invariants: at most `uploads_at_once` chunks are on the link, at most `queued_per_peer` requests of a neighbour wait, a request
+//! waits only for a chunk that is here, and never twice.
+//! Absent on purpose: the choice of who may wait at all (`choker`), and the bytes.
+
+use shoal_types::{BlobKey, ChunkIndex, Time};
+use shoal_wire::{PeerMessage, RejectReason};
+
+use crate::action::{Action, Recipients};
+use crate::config::{ServeOrder, Serving};
+use crate::engine::Engine;
+use crate::peer::{BlobSlot, PeerHandle};
+
+/// A request that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) peer: u16,
+    pub(crate) blob: BlobSlot,
+    pub(crate) chunk: ChunkIndex,
+    needs_links: bool,
+    arrival: u64,
+}
+
+/// A chunk on the link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sending {
+    pub(crate) peer: PeerHandle,
+    pub(crate) blob: BlobSlot,
+    pub(crate) chunk: ChunkIndex,
+}
+
+/// Uploads of all blobs to all neighbours.
+#[derive(Debug, Default)]
+pub(crate) struct Uploads {
+    pub(crate) waiting: Vec<Waiting>,
+    pub(crate) sending: Vec<Sending>,
+    arrivals: u64,
+}
+
+/// In which order requests leave: the least first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Those that only take get what is left over.
+    only_takes: bool,
+    /// Another zone's gateway comes first: what it gets, its whole zone gets.
+    no_gateway: bool,
+    rarity: u16,
+    /// Among equals, who has the fewest chunks on their way: its downlink is the emptiest.
+    inbound: u16,
+    arrival: u64,
+}
+
+impl Engine {
+    /// The chunk has left, or the connection that it was to leave by is gone.
+    pub fn handle_sent(&mut self, now: Time, to: PeerHandle, key: BlobKey, chunk: ChunkIndex) {
+        let Some(slot) = self.find(key) else { return };
+        let uploads = &mut self.uploads;
+        let Some(at) = uploads.sending.iter().position(|sent| (sent.peer, sent.blob, sent.chunk) == (to, slot, chunk))
+        else {
+            return;
+        };
+        uploads.sending.swap_remove(at);
+        let bytes = self.transfer(slot).chunk_bytes(chunk);
+        let giving = self.transfer(slot).finished;
+        self.counters.bytes_sent += bytes;
+        if let Some(peer) = self.peers.get_mut(to) {
+            peer.sending -= 1;
+            peer.bytes_to += bytes;
+            if giving {
+                peer.merit += bytes;
+            }
+        }
+        self.pump(now);
+    }
+
+    pub(crate) fn handle_request(
+        &mut self,
+        now: Time,
+        from: PeerHandle,
+        (key, chunk): (BlobKey, ChunkIndex),
+        needs_links: bool,
+        inbound: u8,
+    ) {
+        let slot = self.find(key);
+        let limit = self.config.queued_per_peer;
+        let Some(peer) = self.peers.get_mut(from) else { return };
+        peer.load.inbound = inbound;
+        let (choked, full) = (peer.choked, peer.queued >= limit);
+        let here = slot.filter(|slot| self.transfer(*slot).have.contains(chunk));
+        let slot = match here {
+            _ if choked => return self.reject(from, key, chunk, RejectReason::Choked),
+            None => return self.reject(from, key, chunk, RejectReason::Absent),
+            Some(_) if full => return self.reject(from, key, chunk, RejectReason::TooMany),
+            Some(slot) => slot,
+        };
+        let same = |peer: u16, blob: BlobSlot, other: ChunkIndex| (peer, blob, other) == (from.slot, slot, chunk);
+        let waits = self.uploads.waiting.iter().any(|waiting| same(waiting.peer, waiting.blob, waiting.chunk));
+        let leaves = self.uploads.sending.iter().any(|sent| same(sent.peer.slot, sent.blob, sent.chunk));
+        if waits || leaves {
+            return;
+        }
+        self.uploads.arrivals += 1;
+        let arrival = self.uploads.arrivals;
+        self.uploads.waiting.push(Waiting { peer: from.slot, blob: slot, chunk, needs_links, arrival });
+        self.peers.at_mut(from.slot).queued += 1;
+        self.pump(now);
+    }
+
+    pub(crate) fn handle_cancel(&mut self, from: PeerHandle, key: BlobKey, chunk: ChunkIndex) {
+        let Some(slot) = self.find(key) else { return };
+        self.drop_waiting(|waiting| (waiting.peer, waiting.blob, waiting.chunk) == (from.slot, slot, chunk));
+    }
+
+    /// Forgets waiting requests.
+    pub(crate) fn drop_waiting(&mut self, gone: impl Fn(&Waiting) -> bool) {
+        let peers = &mut self.peers;
+        self.uploads.waiting.retain(|waiting| {
+            let goes = gone(waiting);
+            if goes {
+                peers.at_mut(waiting.peer).queued -= 1;
+            }
+            !goes
+        });
+    }
+
+    /// Puts chunks on the link while there is room.
+    pub(crate) fn pump(&mut self, now: Time) {
+        while self.uploads.sending.len() < usize::from(self.config.uploads_at_once) && !self.uploads.waiting.is_empty()
+        {
+            let ready = self.upload_limit.ready_at(now);
+            if ready > now {
+                self.timers.limit = self.timers.limit.min(ready);
+                return;
+            }
+            let Some(best) = self.next_upload(now) else { return };
+            let Waiting { peer, blob, chunk, needs_links, .. } = self.uploads.waiting.swap_remove(best);
+            let to = self.peers.handle_at(peer);
+            let entry = self.peers.at_mut(peer);
+            entry.queued -= 1;
+            entry.sending += 1;
+            let transfer = self.transfer_mut(blob);
+            let key = transfer.blob.key();
+            let bytes = transfer.chunk_bytes(chunk);
+            let batches = if needs_links { transfer.chain.batches_for(chunk) } else { Vec::new() };
+            // Counted as delivered from now on: whoever asked will have it, and the next choice should know.
+            if let Some(member) = transfer.member(peer) {
+                transfer.member_got(member, chunk);
+            }
+            self.upload_limit.take(now, bytes);
+            self.uploads.sending.push(Sending { peer: to, blob, chunk });
+            if !batches.is_empty() {
+                let message = PeerMessage::Links { key, batches };
+                self.act(Action::Send { to: Recipients::One(to), message });
+            }
+            self.act(Action::SendChunk { to, key, chunk });
+        }
+    }
+
+    fn next_upload(&self, now: Time) -> Option<usize> {
+        let ranked = self.uploads.waiting.iter().enumerate().map(|(at, waiting)| (self.rank(now, waiting), at));
+        ranked.min().map(|(_, at)| at)
+    }
+
+    fn rank(&self, now: Time, waiting: &Waiting) -> Rank {
+        let peer = self.peers.at(waiting.peer);
+        let transfer = self.transfer(waiting.blob);
+        let only_takes = match self.config.serving {
+            Serving::Credit { allowance_chunks } => {
+                let chunk = u64::from(transfer.blob.geometry.chunk_size().bytes());
+                peer.only_takes(u64::from(allowance_chunks) * chunk, now)
+            }
+            Serving::TitForTat { .. } | Serving::Open => false,
+        };
+        let gateway =
+            !peer.near && transfer.member(waiting.peer).is_some_and(|member| transfer.members[member].flags.gateway);
+        let (rarity, inbound) = match self.config.serve_order {
+            ServeOrder::RarestFirst => {
+                (transfer.availability[waiting.chunk.as_usize()], u16::from(peer.load.inbound) + peer.sending)
+            }
+            ServeOrder::Fifo => (0, 0),
+        };
+        Rank { only_takes, no_gateway: !gateway, rarity, inbound, arrival: waiting.arrival }
+    }
+
+    fn reject(&mut self, to: PeerHandle, key: BlobKey, chunk: ChunkIndex, reason: RejectReason) {
+        let message = PeerMessage::Reject { key, chunk, reason };
+        self.act(Action::Send { to: Recipients::One(to), message });
+    }
+}

@@ -1,0 +1,92 @@
+//! When the engine wants to be called next, and what it does then.
+//!
+//! State: one time for each kind of work.
+//! Invariants: a time that has passed is served at the next `handle_timeout`; an idle engine wants to be called for announces only.
+//! Absent on purpose: the clock.
+
+use std::time::Duration;
+
+use shoal_types::Time;
+
+use crate::engine::Engine;
+use crate::peer::BlobSlot;
+
+/// One time for each kind of work; [`Time::MAX`] means not at all.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    /// Announces that are due.
+    pub(crate) announce: Time,
+    /// New chunks that the neighbours have not been told.
+    pub(crate) tell: Time,
+    /// A limit on bytes a second lets the next chunk pass.
+    pub(crate) limit: Time,
+    /// The slots are dealt anew.
+    pub(crate) rechoke: Time,
+    /// Whatever is found by looking from time to time: silence, stalls, holes.
+    pub(crate) sweep: Time,
+}
+
+impl Timers {
+    pub(crate) const fn idle() -> Self {
+        Self { announce: Time::MAX, tell: Time::MAX, limit: Time::MAX, rechoke: Time::MAX, sweep: Time::MAX }
+    }
+
+    fn next(&self) -> Time {
+        self.announce.min(self.tell).min(self.limit).min(self.rechoke).min(self.sweep)
+    }
+}
+
+impl Engine {
+    /// How often the engine looks for silence and stalls: a fortieth of the second after which a silent peer loses its requests.
+    pub(crate) const SWEEP: Duration = Duration::from_millis(25);
+
+    /// When [`Self::handle_timeout`] is to be called; not at all, if there is nothing to wait for.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        Some(self.timers.next()).filter(|next| *next < Time::MAX)
+    }
+
+    /// Time has passed. Calling too early or too often is harmless.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.timers.limit <= now {
+            self.timers.limit = Time::MAX;
+            self.pump(now);
+            self.fill(now);
+        }
+        if self.timers.tell <= now {
+            self.tell_all(now);
+        }
+        if self.timers.rechoke <= now {
+            self.rechoke(now);
+        }
+        if self.timers.sweep <= now {
+            self.sweep(now);
+        }
+        if self.timers.announce <= now {
+            self.announce_due(now);
+        }
+    }
+
+    fn sweep(&mut self, now: Time) {
+        self.snub(now);
+        let unfinished: Vec<BlobSlot> =
+            self.slots().into_iter().filter(|slot| !self.transfer(*slot).finished).collect();
+        self.timers.sweep = if unfinished.is_empty() { Time::MAX } else { now + Self::SWEEP };
+        for slot in unfinished {
+            self.drive_lead(now, slot);
+            self.ask_out_of_impatience(now, slot);
+        }
+        self.fill(now);
+    }
+
+    /// A stalled leech doesn't wait for its next announce.
+    fn ask_out_of_impatience(&mut self, now: Time, slot: BlobSlot) {
+        let impatient_after = self.config.impatient_after;
+        let transfer = self.transfer_mut(slot);
+        let stalled = transfer.idle(now) >= impatient_after && !transfer.lead.is_leading();
+        if stalled && transfer.announce.due > now + impatient_after / 4 {
+            transfer.announce.due = now + impatient_after / 4;
+            self.timers.announce = self.timers.announce.min(now + impatient_after / 4);
+        }
+    }
+}
