@@ -42,8 +42,11 @@ fn fmt(options: &Options) -> Step {
     Step::cargo(["fmt", "--check"]).args(options.members("--all"))
 }
 
+/// `--no-deps`: otherwise a chosen crate's check would fail for a warning in another member that it depends on.
 fn clippy(options: &Options) -> Step {
-    Step::cargo(["clippy", "--all-targets"]).args(options.members("--workspace")).args(["--", "-D", "warnings"])
+    Step::cargo(["clippy", "--no-deps", "--all-targets"])
+        .args(options.members("--workspace"))
+        .args(["--", "-D", "warnings"])
 }
 
 fn doc(options: &Options) -> Step {
@@ -79,7 +82,7 @@ mod tests {
             lines(&Options::default()),
             [
                 "cargo fmt --check --all",
-                "cargo clippy --all-targets --workspace -- -D warnings",
+                "cargo clippy --no-deps --all-targets --workspace -- -D warnings",
                 "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --workspace",
                 "cargo-deny check licenses bans sources",
             ]
@@ -93,7 +96,7 @@ mod tests {
             lines(&options),
             [
                 "cargo fmt --check -p a -p b",
-                "cargo clippy --all-targets -p a -p b -- -D warnings",
+                "cargo clippy --no-deps --all-targets -p a -p b -- -D warnings",
                 "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps -p a -p b",
                 "cargo-deny check licenses bans sources advisories",
             ]
