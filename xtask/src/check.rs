@@ -34,8 +34,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fmt(options).run("run `cargo fmt --all`")?;
     clippy(options).run("mend what clippy shows above")?;
     doc(options).run("mend the documentation shown above")?;
-    let deny = Step::program(CARGO_DENY.installed()?).args(deny_args(options));
-    deny.run("mend the dependency shown above, or give deny.toml an exception with its reason")
+    let cargo_deny = CARGO_DENY.installed()?;
+    let deny = |checks: &[&str]| Step::program(&cargo_deny).args(["check"]).args(checks);
+    deny(&["licenses", "bans", "sources"])
+        .run("mend the dependency shown above, or give deny.toml an exception with its reason")?;
+    if options.advisories {
+        deny(&["advisories"]).run("replace the dependency shown above, or see to it that github.com can be reached")?;
+    }
+    Ok(())
 }
 
 fn fmt(options: &Options) -> Step {
@@ -53,10 +59,6 @@ fn doc(options: &Options) -> Step {
     Step::cargo(["doc", "--no-deps"]).args(options.members("--workspace")).env("RUSTDOCFLAGS", "-D warnings")
 }
 
-fn deny_args(options: &Options) -> impl Iterator<Item = &'static str> {
-    ["check", "licenses", "bans", "sources"].into_iter().chain(options.advisories.then_some("advisories"))
-}
-
 impl Options {
     /// The chosen crates as cargo's arguments, or the flag that means every member.
     fn members(&self, all: &str) -> Vec<String> {
@@ -71,34 +73,31 @@ impl Options {
 mod tests {
     use super::*;
 
-    fn lines(options: &Options) -> [String; 4] {
-        let deny = Step::program("cargo-deny").args(deny_args(options));
-        [fmt(options), clippy(options), doc(options), deny].map(|step| step.to_string())
+    fn lines(options: &Options) -> [String; 3] {
+        [fmt(options), clippy(options), doc(options)].map(|step| step.to_string())
     }
 
     #[test]
-    fn everything_is_checked_and_warnings_are_denied() {
+    fn every_member_is_checked_and_warnings_are_denied() {
         assert_eq!(
             lines(&Options::default()),
             [
                 "cargo fmt --check --all",
                 "cargo clippy --no-deps --all-targets --workspace -- -D warnings",
                 "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --workspace",
-                "cargo-deny check licenses bans sources",
             ]
         );
     }
 
     #[test]
-    fn chosen_crates_narrow_what_reads_sources() {
-        let options = Options { package: vec!["a".into(), "b".into()], advisories: true };
+    fn chosen_crates_narrow_the_check() {
+        let options = Options { package: vec!["a".into(), "b".into()], advisories: false };
         assert_eq!(
             lines(&options),
             [
                 "cargo fmt --check -p a -p b",
                 "cargo clippy --no-deps --all-targets -p a -p b -- -D warnings",
                 "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps -p a -p b",
-                "cargo-deny check licenses bans sources advisories",
             ]
         );
     }
