@@ -19,6 +19,10 @@ enum Topology {
     Flat,
     /// Two zones; what crosses shares a link of a quarter of one zone's uplinks in each direction.
     Zones,
+    /// One switch; links of any rate between a quarter and the whole, and a fifth of the flows has a cap.
+    Uneven,
+    /// One node sends to all others.
+    Server,
 }
 
 fn main() {
@@ -30,7 +34,7 @@ fn main() {
         "topology", "nodes", "flows", "µs CPU/flow", "fills/flow", "rates/flow", "use"
     );
     for nodes in nodes.map_or(vec![1_000, 10_000], |nodes| vec![nodes]) {
-        for topology in [Topology::Flat, Topology::Zones] {
+        for topology in [Topology::Flat, Topology::Uneven, Topology::Zones, Topology::Server] {
             run(topology, nodes, flows.unwrap_or(1_000_000));
         }
     }
@@ -60,24 +64,31 @@ fn run(topology: Topology, nodes: usize, flows: usize) {
 
 /// Nodes that replace each flow that ends.
 struct Swarm {
+    topology: Topology,
     net: Network,
     now: Time,
     rng: Rng,
     ups: Vec<LinkId>,
     downs: Vec<LinkId>,
     zones: Option<[LinkId; 2]>,
+    /// The part of the flows that have a cap.
+    capped: f64,
 }
 
 impl Swarm {
     fn new(topology: Topology, nodes: usize) -> Self {
         let mut net = Network::new();
-        let mut links = || (0..nodes).map(|_| net.add_link(LINK_RATE)).collect();
+        let mut rng = Rng::new(1);
+        let is_uneven = matches!(topology, Topology::Uneven);
+        let mut rate = || if is_uneven { LINK_RATE * (0.25 + 0.75 * rng.unit()) } else { LINK_RATE };
+        let mut links = || (0..nodes).map(|_| net.add_link(rate())).collect();
         let (ups, downs) = (links(), links());
         let zones = match topology {
-            Topology::Flat => None,
+            Topology::Flat | Topology::Uneven | Topology::Server => None,
             Topology::Zones => Some([0, 1].map(|_| net.add_link(nodes as f64 * LINK_RATE / 8.0))),
         };
-        let mut swarm = Self { net, now: Time::ZERO, rng: Rng::new(1), ups, downs, zones };
+        let capped = if is_uneven { 0.2 } else { 0.0 };
+        let mut swarm = Self { topology, net, now: Time::ZERO, rng, ups, downs, zones, capped };
         for sender in 0..nodes {
             for _ in 0..FLOWS_PER_NODE {
                 // Not all at once, or they end in step for a long time.
@@ -90,13 +101,18 @@ impl Swarm {
 
     fn start(&mut self, sender: usize, bytes: u64) {
         let receiver = self.rng.below(self.downs.len());
-        let (up, down) = (self.ups[sender], self.downs[receiver]);
+        let (up, down) = match self.topology {
+            Topology::Server => (self.ups[0], self.downs[sender]),
+            _ => (self.ups[sender], self.downs[receiver]),
+        };
+        let cap = (self.rng.unit() < self.capped).then(|| LINK_RATE * (0.02 + 0.48 * self.rng.unit()));
+        let tag = sender as u64;
         match self.zones {
             Some(zones) if sender % 2 != receiver % 2 => {
-                self.net.start(self.now, &[up, zones[sender % 2], down], bytes, None, sender as u64);
+                self.net.start(self.now, &[up, zones[sender % 2], down], bytes, cap, tag);
             }
             _ => {
-                self.net.start(self.now, &[up, down], bytes, None, sender as u64);
+                self.net.start(self.now, &[up, down], bytes, cap, tag);
             }
         }
     }

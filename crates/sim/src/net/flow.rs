@@ -1,14 +1,46 @@
 //! The flows under way: a slab whose slots are used again, so that a steady state allocates nothing.
 //!
-//! State: each flow's path and rate, and how many of its bytes were left when that rate was last set.
+//! State: each flow's path and rate, and how many of its bytes were left when that rate was last changed.
 //! Invariants: a slot's generation changes when its flow ends, so an old `FlowId` never names a newer flow; `left` is what is
 //! left at `settled`, and between two rate changes nothing else is written.
 //! Absent on purpose: how rates come about (`fabric`) and the order in which flows end (`ends`).
 
 use shoal_types::Time;
 
+use super::link::LinkId;
+
 /// The most links that a flow crosses: its sender's, the one between two zones, its receiver's.
 pub(super) const MAX_HOPS: usize = 3;
+
+/// The links that a flow crosses: one to three different ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Path {
+    links: [u32; MAX_HOPS],
+    len: u8,
+}
+
+impl Path {
+    /// # Panics
+    /// If there are too few or too many links, or one of them twice.
+    pub(super) fn new(path: &[LinkId]) -> Self {
+        assert!((1..=MAX_HOPS).contains(&path.len()), "a path has one to three links");
+        let mut links = [0; MAX_HOPS];
+        for (hop, link) in path.iter().enumerate() {
+            assert!(!path[..hop].contains(link), "a path crosses a link once");
+            links[hop] = link.0;
+        }
+        Self { links, len: u8::try_from(path.len()).expect("at most three") }
+    }
+
+    pub(super) fn links(&self) -> &[u32] {
+        &self.links[..usize::from(self.len)]
+    }
+
+    /// The links but one.
+    pub(super) fn others(&self, link: u32) -> impl Iterator<Item = u32> + '_ {
+        self.links().iter().copied().filter(move |&other| other != link)
+    }
+}
 
 /// Names a flow, also after it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,13 +49,13 @@ pub struct FlowId {
     generation: u32,
 }
 
-/// A flow's part that sharing and settling touch: one cache line.
+/// The part of a flow that sharing and settling touch.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(super) struct Flow {
-    path: [u32; MAX_HOPS],
-    /// Where this flow stands in the list of each link of its path.
+    pub(super) path: Path,
+    /// Where the flow stands in the list of each link of its path.
     places: [u32; MAX_HOPS],
-    hops: u8,
     /// Whether the flow waits for its end to be computed anew.
     pub(super) is_touched: bool,
     /// Bytes per second; infinite without a cap.
@@ -35,19 +67,18 @@ pub(super) struct Flow {
     settled: Time,
 }
 
+const _: () = assert!(size_of::<Flow>() == 64, "a flow is one cache line");
+
 impl Flow {
-    pub(super) fn path(&self) -> &[u32] {
-        &self.path[..usize::from(self.hops)]
+    /// Where the flow stands in the lists of its links, in the order of its path.
+    pub(super) fn places(&self) -> &[u32] {
+        &self.places[..self.path.links().len()]
     }
 
     /// Where the flow stands in the list of `link`, which is on its path.
     pub(super) fn place_mut(&mut self, link: u32) -> &mut u32 {
-        let hop = self.path().iter().position(|&other| other == link).expect("the link is on the path");
+        let hop = self.path.links().iter().position(|&other| other == link).expect("the link is on the path");
         &mut self.places[hop]
-    }
-
-    pub(super) fn places(&self) -> &[u32] {
-        &self.places[..usize::from(self.hops)]
     }
 
     /// Counts what was carried until now at the present rate; to be called before the rate changes.
@@ -93,29 +124,20 @@ pub(super) struct FlowTable {
 }
 
 impl FlowTable {
-    /// Makes a flow that doesn't move yet.
-    pub(super) fn insert(&mut self, now: Time, path: &[u32], bytes: u64, cap: f64, tag: u64) -> FlowId {
-        let mut flow = Flow {
-            path: [0; MAX_HOPS],
-            places: [0; MAX_HOPS],
-            hops: u8::try_from(path.len()).expect("at most MAX_HOPS"),
-            is_touched: false,
-            cap,
-            rate: 0.0,
-            left: as_f64(bytes),
-            settled: now,
-        };
-        flow.path[..path.len()].copy_from_slice(path);
+    /// Makes a flow that doesn't move yet, and says in which slot.
+    pub(super) fn insert(&mut self, now: Time, path: Path, bytes: u64, cap: f64, tag: u64) -> u32 {
+        let flow =
+            Flow { path, places: [0; MAX_HOPS], is_touched: false, cap, rate: 0.0, left: as_f64(bytes), settled: now };
         if let Some(slot) = self.free.pop() {
             self.flows[slot as usize] = flow;
             let label = &mut self.labels[slot as usize];
             *label = Label { generation: label.generation, is_live: true, bytes, tag };
-            FlowId { slot, generation: label.generation }
+            slot
         } else {
             let slot = u32::try_from(self.flows.len()).expect("fewer than 2^32 flows at a time");
             self.flows.push(flow);
             self.labels.push(Label { generation: 0, is_live: true, bytes, tag });
-            FlowId { slot, generation: 0 }
+            slot
         }
     }
 

@@ -1,12 +1,25 @@
 //! The network: bulk flows over links that they share max-min fairly, in virtual time.
 //!
 //! A flow crosses up to three links (its sender's, one between two zones, its receiver's) and may have a cap of its own, as at an
-//! origin with a rate per connection. Its rate is the max-min fair one, up to the error that `fabric` bounds.
+//! origin with a rate per connection. Its rate is the max-min fair one but for an error that `fabric` bounds: the rates are exactly
+//! fair for capacities that are at most 0.01 % below the real ones, 0.5 % for links of 64 flows and more. What that comes to
+//! against exact sharing, as `tests::accuracy` measures it on random swarms of equal links, with stragglers, caps and zones:
+//!
+//! | error (p99) of | no link of 64 flows | zones with such links between them |
+//! |---|---|---|
+//! | a flow's rate | 0.0 % (at most 0.02 %) | 0.7 % (at most 2.4 %) |
+//! | the sum of all rates | 0.00 % | 0.15 % |
+//! | a flow's duration, the starts being the same | 0.00 % | 1.2 % (0.1 % in the mean) |
+//! | when a flow ends, each end causing the next start | 0.02 % | 1.2 % (0.2 % in the mean) |
+//! | when the last one ends | 0.01 % | 0.14 % |
 //!
 //! State: the links, the flows under way, the order in which they end, the time until which all of that holds.
-//! Invariants: no link carries more than its capacity; time never goes back; the same calls give the same results, bit for bit.
-//! Changes at one instant are shared once, when the time moves on or an end or a rate is asked for: a sender that starts a
-//! flow as another one ends leaves its own link as it was.
+//! Invariants: no link carries more than its capacity (but for rounding, 1e-9 of it); time never goes back; the same calls give the
+//! same results, bit for bit.
+//! Changes at one instant are shared once, when the time moves on or an end or a rate is asked for: a sender that starts a flow
+//! as another one ends leaves its own link as it was. So a driver goes to [`Network::next_event`], polls, and starts what follows
+//! from each end before it asks for the next event.
+//! Cost: `examples/network.rs` measures 1 to 2 µs of CPU a flow at 10,000 nodes that send two flows each, all rate changes included.
 //! Absent on purpose: latency, slow start and losses. A flow has its fair rate at once; whoever drives the network adds round trips.
 
 mod ends;
@@ -21,7 +34,7 @@ use shoal_types::Time;
 use ends::Ends;
 use fabric::Fabric;
 pub use flow::FlowId;
-use link::Link;
+use flow::Path;
 pub use link::LinkId;
 
 /// Links and the flows on them.
@@ -67,9 +80,7 @@ impl Network {
     /// If the rate is negative or not finite.
     pub fn add_link(&mut self, bytes_per_second: f64) -> LinkId {
         assert_rate(bytes_per_second);
-        let id = u32::try_from(self.fabric.links.len()).expect("fewer than 2^32 links");
-        self.fabric.links.push(Link::new(bytes_per_second));
-        LinkId(id)
+        LinkId(self.fabric.links.add(bytes_per_second))
     }
 
     /// Changes a link's rate. At a rate of zero its flows stand still.
@@ -88,16 +99,12 @@ impl Network {
     /// On a path of another length or with a link twice; on a negative cap; at a time before an earlier call's; and at a time after the
     /// end of a flow that [`Network::poll_finished`] hasn't returned, because that flow's share is free since then.
     pub fn start(&mut self, now: Time, path: &[LinkId], bytes: u64, cap: Option<f64>, tag: u64) -> FlowId {
-        assert!((1..=flow::MAX_HOPS).contains(&path.len()), "a path has one to three links");
+        let path = Path::new(path);
         let cap = cap.unwrap_or(f64::INFINITY);
         assert!(cap >= 0.0, "a cap is a rate");
         self.enter(now);
-        let mut hops = [0; flow::MAX_HOPS];
-        for (hop, link) in path.iter().enumerate() {
-            assert!(!path[..hop].contains(link), "a path crosses a link once");
-            hops[hop] = link.0;
-        }
-        self.fabric.add(now, &hops[..path.len()], bytes, cap, tag)
+        let slot = self.fabric.add(now, path, bytes, cap, tag);
+        self.fabric.flows.id(slot)
     }
 
     /// Ends a flow early and says how many whole bytes it had carried; `None` if it has ended before.
@@ -149,15 +156,15 @@ impl Network {
     /// The sum of the rates of a link's flows, in bytes per second.
     pub fn load(&mut self, link: LinkId) -> f64 {
         self.share();
-        self.fabric.links[link.0 as usize].load
+        self.fabric.links[link.0].load
     }
 
     /// Whole bytes that a link has carried by the time of the last call.
     #[must_use]
     pub fn carried_bytes(&self, link: LinkId) -> u64 {
-        let link = &self.fabric.links[link.0 as usize];
-        let present: u64 = link.flows().iter().map(|&slot| self.fabric.flows.carried(slot, self.clock)).sum();
-        link.past_bytes + present
+        let links = &self.fabric.links;
+        let present: u64 = links.flows(link.0).map(|slot| self.fabric.flows.carried(slot, self.clock)).sum();
+        links[link.0].past_bytes + present
     }
 
     /// How many flows are under way.

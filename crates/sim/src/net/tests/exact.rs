@@ -1,7 +1,7 @@
 //! Exact sharing: the reference that the network is measured against, and the check of what the network promises.
 
 use super::super::Network;
-use super::super::fabric::{ROUNDING, SLACK};
+use super::super::link::ROUNDING;
 
 /// A flow of the reference: its links and its cap.
 #[derive(Clone, Debug)]
@@ -53,24 +53,26 @@ pub(super) fn max_min(capacities: &[f64], wishes: &[Wish]) -> Vec<f64> {
 }
 
 /// Checks what `fabric` promises: loads are the rates' sums, no link is overfilled, and each flow below its cap has a link that is
-/// filled up to the slack and on which no flow is faster.
+/// filled up to its slack and on which no flow is faster.
 pub(super) fn assert_fair_within_slack(net: &Network) {
-    let fabric = &net.fabric;
-    let rates = |link: u32| fabric.links[link as usize].flows().iter().map(|&slot| fabric.flows.get(slot).rate);
-    for (index, link) in (0..).zip(&fabric.links) {
-        let sum: f64 = rates(index).sum();
-        assert!((sum - link.load).abs() <= ROUNDING * link.capacity.max(1.0), "a load is the sum of the rates");
-        assert!(sum <= link.capacity * (1.0 + 2.0 * ROUNDING), "link {index} carries {sum} of {}", link.capacity);
-        for (place, &slot) in (0..).zip(link.flows()) {
-            let flow = fabric.flows.get(slot);
-            let hop = flow.path().iter().position(|&other| other == index).expect("the flow knows its link");
+    let (links, flows) = (&net.fabric.links, &net.fabric.flows);
+    let all = || (0..).take(links.len());
+    let rates = |link| links.flows(link).map(|slot| flows.get(slot).rate);
+    let fastest: Vec<f64> = all().map(|link| rates(link).fold(0.0, f64::max)).collect();
+    let limits = |link: u32, rate: f64| {
+        let is_fastest = rate >= fastest[link as usize] * (1.0 - ROUNDING);
+        is_fastest && links[link].load >= links[link].least() * (1.0 - ROUNDING)
+    };
+    for link in all() {
+        let (sum, capacity) = (rates(link).sum::<f64>(), links[link].capacity);
+        assert!((sum - links[link].load).abs() <= ROUNDING * capacity.max(1.0), "a load is the sum of the rates");
+        assert!(sum <= capacity * (1.0 + 2.0 * ROUNDING), "link {link} carries {sum} of {capacity}");
+        for (place, slot) in (0..).zip(links.flows(link)) {
+            let flow = flows.get(slot);
+            let hop = flow.path.links().iter().position(|&other| other == link).expect("the flow knows its link");
             assert_eq!(flow.places()[hop], place, "the flow knows its place");
-            let has_bottleneck = flow.path().iter().any(|&hop| {
-                let link = &fabric.links[hop as usize];
-                let is_filled = link.load >= link.capacity * (1.0 - SLACK - ROUNDING);
-                is_filled && rates(hop).all(|other| other <= flow.rate * (1.0 + ROUNDING))
-            });
-            assert!(flow.rate >= flow.cap || has_bottleneck, "a flow of rate {} has no bottleneck", flow.rate);
+            let is_limited = flow.path.links().iter().any(|&link| limits(link, flow.rate));
+            assert!(flow.rate >= flow.cap || is_limited, "a flow of rate {} waits for nothing", flow.rate);
         }
     }
 }
