@@ -28,8 +28,16 @@ pub enum ServeOrder {
 /// Who is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serving {
-    /// Everybody may ask; those that gave come first and those that only take get what is left over.
+    /// A sender keeps places for a few neighbours and serves them side by side; a neighbour takes up a place only while few
+    /// others serve it, and gives it back when there is nothing to get. So as many flows leave each node as reach it, and no link
+    /// is crowded while another one idles. Places go to those that gave first; those that only take get what is left over.
     Credit {
+        /// Neighbours that are served at a time.
+        slots: u16,
+        /// Neighbours that one lets itself be served by at a time.
+        sources: u16,
+        /// A place without anything to get is given back after this time.
+        idle: Duration,
         /// How many chunks a peer that gave nothing yet may take before it counts as one that only takes.
         allowance_chunks: u32,
     },
@@ -61,18 +69,20 @@ pub struct Config {
     pub serving: Serving,
     /// Chunks that are being sent at a time. More make every hop of a chunk's spread longer.
     pub uploads_at_once: u16,
+    /// Of those, to one neighbour.
+    pub uploads_per_link: u16,
+    /// Sends another chunk than the one asked for, if that has got around and nobody has the other.
+    pub substitute: bool,
     /// Chunks that wait to be sent to one peer, at most; more are rejected.
     pub queued_per_peer: u16,
     /// Neighbours that are connected to, for all blobs together.
     pub max_peers: u16,
-    /// Chunks asked for in all: at least so many …
+    /// Chunks asked for at one neighbour: at least so many …
     pub inflight_chunks: u16,
-    /// … and at least so many times what the measured rate brings in a round trip.
+    /// … and so many times what it brings in a round trip …
     pub inflight_round_trips: u16,
-    /// Chunks asked for at one peer, at most.
+    /// … and never more than this.
     pub inflight_per_peer: u16,
-    /// Moves a waiting request to a peer that got the chunk meanwhile and is less busy.
-    pub retarget: bool,
     /// Duplicate requests in the end, in percent of the blob's chunks; at least 1 where it isn't 0.
     pub endgame_percent: u8,
     /// A peer that owes a chunk and sends nothing for so long loses its requests.
@@ -103,14 +113,15 @@ impl Default for Config {
             random_first_chunks: 4,
             stream_percent: 0,
             serve_order: ServeOrder::RarestFirst,
-            serving: Serving::Credit { allowance_chunks: 2 },
-            uploads_at_once: 2,
+            serving: Serving::Credit { slots: 4, sources: 5, idle: Duration::from_millis(3), allowance_chunks: 2 },
+            uploads_at_once: 4,
+            uploads_per_link: 1,
+            substitute: true,
             queued_per_peer: 64,
             max_peers: 40,
-            inflight_chunks: 16,
-            inflight_round_trips: 4,
-            inflight_per_peer: 16,
-            retarget: true,
+            inflight_chunks: 2,
+            inflight_round_trips: 2,
+            inflight_per_peer: 64,
             endgame_percent: 1,
             snub_after: Duration::from_secs(1),
             have_interval: Duration::from_micros(200),
@@ -137,9 +148,10 @@ impl Config {
                 optimistic: Duration::from_secs(30),
             },
             uploads_at_once: 5,
-            inflight_chunks: 25,
+            uploads_per_link: 1,
+            substitute: false,
+            inflight_chunks: 5,
             inflight_per_peer: 5,
-            retarget: false,
             ..Self::default()
         }
     }
@@ -153,11 +165,12 @@ impl Config {
             serve_order: ServeOrder::Fifo,
             serving: Serving::Open,
             uploads_at_once: 30,
+            uploads_per_link: 3,
+            substitute: false,
             max_peers: 10,
-            inflight_chunks: 30,
+            inflight_chunks: 3,
             inflight_round_trips: 0,
             inflight_per_peer: 3,
-            retarget: false,
             ..Self::default()
         }
     }
@@ -174,10 +187,12 @@ impl Config {
                 }
                 slots
             }
-            Serving::Credit { .. } | Serving::Open => 1,
+            Serving::Credit { slots, sources, .. } => slots.min(sources),
+            Serving::Open => 1,
         };
         let checks = [
-            ("slots", "at least 1", slots >= 1),
+            ("slots", "at least 1, as sources must", slots >= 1),
+            ("uploads_per_link", "1 to 64", (1..=64).contains(&self.uploads_per_link)),
             ("uploads_at_once", "1 to 64", (1..=64).contains(&self.uploads_at_once)),
             ("queued_per_peer", "1 to 1024", (1..=1024).contains(&self.queued_per_peer)),
             ("max_peers", "1 to 512", (1..=512).contains(&self.max_peers)),

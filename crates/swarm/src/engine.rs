@@ -5,6 +5,7 @@
 //! Absent on purpose: policy. That is in the modules named after it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use shoal_chain::VerifiedLinks;
 use shoal_types::{BlobInfo, BlobKey, ChunkIndex, ChunkSet, NodeId, Rng, Time, Zone};
@@ -15,7 +16,7 @@ use crate::chain_state::Learned;
 use crate::choker::Choker;
 use crate::config::{Config, Serving};
 use crate::limit::Limit;
-use crate::peer::{BlobSlot, Pace, PeerHandle, Peers};
+use crate::peer::{BlobSlot, PeerHandle, Peers};
 use crate::serve::Uploads;
 use crate::timers::Timers;
 use crate::transfer::Transfer;
@@ -39,16 +40,14 @@ pub struct Engine {
     pub(crate) upload_limit: Limit,
     pub(crate) download_limit: Limit,
     pub(crate) choker: Choker,
-    pub(crate) pace: Pace,
     pub(crate) timers: Timers,
     pub(crate) banned: BTreeSet<NodeId>,
     /// Proven liars that the tracker has not been told of.
     pub(crate) accusations: Vec<NodeId>,
     /// Whether the origin may be fetched from: not with a full disk.
     pub(crate) can_lead: bool,
-    pub(crate) outstanding_bytes: u64,
-    /// Chunks that are arriving.
-    pub(crate) inbound: u8,
+    /// The shortest time between a request and its chunk's first bytes.
+    pub(crate) round_trip: Option<Duration>,
     pub(crate) counters: Counters,
     pub(crate) scratch: Scratch,
     actions: VecDeque<Action>,
@@ -59,6 +58,7 @@ pub struct Engine {
 pub(crate) struct Scratch {
     pub(crate) candidates: Vec<u64>,
     pub(crate) askable: Vec<u16>,
+    pub(crate) theirs: Vec<u64>,
 }
 
 /// A neighbour has broken the protocol.
@@ -117,13 +117,11 @@ impl Engine {
             upload_limit: Limit::new(config.upload_limit),
             download_limit: Limit::new(config.download_limit),
             choker: Choker::default(),
-            pace: Pace::default(),
             timers,
             banned: BTreeSet::new(),
             accusations: Vec::new(),
             can_lead: true,
-            outstanding_bytes: 0,
-            inbound: 0,
+            round_trip: None,
             counters: Counters::default(),
             scratch: Scratch::default(),
             actions: VecDeque::new(),
@@ -213,7 +211,7 @@ impl Engine {
             return None;
         }
         let handle = self.peers.insert(node, zone, &self.zone, now)?;
-        if matches!(self.config.serving, Serving::TitForTat { .. }) {
+        if self.config.serving != Serving::Open {
             self.peers.at_mut(handle.slot).choked = true;
             self.peers.at_mut(handle.slot).chokes_us = true;
         }
@@ -238,12 +236,12 @@ impl Engine {
         let result = match message {
             PeerMessage::Join { blob, have, flags } => self.handle_join(now, from, *blob, have, *flags),
             PeerMessage::Have { key, chunks, load } => self.handle_have(now, from, *key, chunks, *load),
-            PeerMessage::Request { key, chunk, needs_links, inbound } => {
-                self.handle_request(now, from, (*key, *chunk), *needs_links, *inbound);
+            PeerMessage::Request { key, chunk, needs_links } => {
+                self.handle_request(now, from, (*key, *chunk), *needs_links);
                 Ok(())
             }
             PeerMessage::Cancel { key, chunk } => {
-                self.handle_cancel(from, *key, *chunk);
+                self.handle_cancel(now, from, *key, *chunk);
                 Ok(())
             }
             PeerMessage::Reject { key, chunk, reason } => {
@@ -261,10 +259,14 @@ impl Engine {
                 Ok(())
             }
             PeerMessage::Unchoke => {
-                self.peers.at_mut(from.slot).chokes_us = false;
-                self.fill(now);
+                self.handle_unchoke(now, from);
                 Ok(())
             }
+            PeerMessage::Decline => {
+                self.handle_decline(now, from);
+                Ok(())
+            }
+            PeerMessage::Substitute { key, asked, sent } => self.handle_substitute(now, from, *key, (*asked, *sent)),
             // Unchecked links would let anyone blame anyone.
             PeerMessage::Links { .. } => Err(Violation),
             PeerMessage::LinksWanted { key, from: first } => {
@@ -313,6 +315,18 @@ impl Engine {
         self.counters
     }
 
+    /// dbg
+    pub fn dbg(&self) -> (usize, usize, usize, usize, usize, usize) {
+        let out: usize = self.peers.iter().map(|(_, p)| p.outstanding.len()).sum();
+        let arr: usize = self.peers.iter().map(|(_, p)| p.outstanding.iter().filter(|o| o.arriving).count()).sum();
+        let t = self.transfers[0].as_ref();
+        let miss = t.map_or(0, |t| {
+            let all = t.wanted.iter().zip(0..);
+            all.map(|(w, i)| (0..64).filter(|b| w >> b & 1 == 1 && t.availability[i * 64 + b] > 0).count()).sum()
+        });
+        (self.uploads.sending.len(), self.uploads.waiting.len(), out, arr, miss, t.map_or(0, |t| t.have.len() as usize))
+    }
+
     /// How many neighbours are connected.
     #[must_use]
     pub fn peer_count(&self) -> usize {
@@ -342,20 +356,17 @@ impl Engine {
     /// # Panics
     /// If something doesn't.
     pub fn check_invariants(&self) {
-        let mut outstanding = 0;
         for (handle, peer) in self.peers.iter() {
             assert!(peer.outstanding.len() <= usize::from(self.config.inflight_per_peer), "requests at one peer");
             for owed in &peer.outstanding {
                 let transfer = self.transfer(owed.blob);
                 assert!(transfer.member(handle.slot).is_some(), "who owes a chunk takes part");
-                outstanding += transfer.chunk_bytes(owed.chunk);
             }
             let waiting = self.uploads.waiting.iter().filter(|waiting| waiting.peer == handle.slot).count();
             assert_eq!(usize::from(peer.queued), waiting, "requests that wait for {:?}", peer.node);
             let sending = self.uploads.sending.iter().filter(|sent| sent.peer == handle).count();
             assert_eq!(usize::from(peer.sending), sending, "chunks on the link to {:?}", peer.node);
         }
-        assert_eq!(self.outstanding_bytes, outstanding, "bytes that were asked for");
         assert!(self.uploads.sending.len() <= usize::from(self.config.uploads_at_once), "chunks on the link");
         for waiting in &self.uploads.waiting {
             assert!(self.transfer(waiting.blob).have.contains(waiting.chunk), "what waits is here");
@@ -398,6 +409,7 @@ impl Engine {
         }
         self.uploads.sending.retain(|sent| sent.peer != peer);
         self.peers.remove(peer);
+        self.fill_slots(now);
         self.fill(now);
         self.pump(now);
     }

@@ -41,7 +41,7 @@ impl Engine {
             let message = self.join_message(slot, false);
             self.act(Action::Send { to: Recipients::One(from), message });
         }
-        self.slot_for_newcomer(from);
+        self.fill_slots(now);
         self.fill(now);
         Ok(())
     }
@@ -63,7 +63,6 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(from) else { return Ok(()) };
         peer.load = load;
         let Some(slot) = self.find(key) else { return Ok(()) };
-        let retarget = self.config.retarget;
         let Some(member) = self.transfer(slot).member(from.slot) else { return Ok(()) };
         let mut news = false;
         for &chunk in chunks {
@@ -74,11 +73,7 @@ impl Engine {
             if !transfer.member_got(member, chunk) {
                 continue;
             }
-            match transfer.state(chunk) {
-                ChunkState::Missing => news = true,
-                ChunkState::Requested { .. } if retarget => self.retarget(now, slot, chunk, from.slot),
-                _ => {}
-            }
+            news |= transfer.state(chunk) == ChunkState::Missing;
         }
         if news {
             self.fill(now);
@@ -100,6 +95,7 @@ impl Engine {
         } else {
             self.timers.tell = self.timers.tell.min(due);
         }
+        self.fill_slots(now);
         if complete {
             self.complete(now, slot);
         }
@@ -172,7 +168,7 @@ impl Engine {
     }
 
     fn tell(&mut self, now: Time, slot: BlobSlot) {
-        let load = Load { inbound: self.inbound, queued: u8::try_from(self.uploads.waiting.len()).unwrap_or(u8::MAX) };
+        let load = Load { sources: u8::try_from(self.sources()).unwrap_or(u8::MAX) };
         let transfer = self.transfer_mut(slot);
         transfer.told = now;
         let chunks: Arc<[ChunkIndex]> = transfer.untold.drain(..).collect();

@@ -27,11 +27,13 @@ use crate::transfer::{ChunkState, Transfer};
 /// A successor waits so long for the links up to the frontier: some round trips, and little against a second fetch.
 const LINKS_PATIENCE: Duration = Duration::from_millis(20);
 
-/// A backlog is judged from so many fetched chunks on: before that it is only the pipeline's filling.
+/// A backlog is judged from so many fetched chunks on, and not before so much time: until then it is the pipeline's filling.
 const JUDGED_FROM: u32 = 32;
+const JUDGED_AFTER: Duration = Duration::from_millis(50);
 
-/// The uplink is too slow to lead when more than a third of what was fetched under the lease has reached nobody.
-const BACKLOG_SHARE: u32 = 3;
+/// The uplink is too slow to lead when more than half of what was fetched under the lease has reached nobody: it carries less
+/// than half of what the origin sends.
+const BACKLOG_SHARE: u32 = 2;
 
 /// A blob's lead, as far as this agent is concerned.
 #[derive(Debug, Default)]
@@ -276,9 +278,9 @@ impl Engine {
     }
 
     fn yield_if_too_slow(&mut self, now: Time, slot: BlobSlot) {
-        let Some(Lease { epoch, fetched, .. }) = self.transfer(slot).lead.lease else { return };
+        let Some(Lease { epoch, fetched, since, .. }) = self.transfer(slot).lead.lease else { return };
         let alone_in_swarm = self.transfer(slot).members.is_empty();
-        if fetched < JUDGED_FROM || fetched % 8 != 0 || alone_in_swarm {
+        if fetched < JUDGED_FROM || now.since(since) < JUDGED_AFTER || fetched % 8 != 0 || alone_in_swarm {
             return;
         }
         if self.backlog(slot) * BACKLOG_SHARE > fetched {

@@ -17,6 +17,14 @@ pub struct PeerHandle {
     generation: u32,
 }
 
+impl PeerHandle {
+    /// A small number for a driver's table: unique among the neighbours of one time, used again afterwards.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.slot as usize
+    }
+}
+
 /// A blob's place in the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BlobSlot(pub(crate) u16);
@@ -38,6 +46,12 @@ pub(crate) struct Peer {
     pub(crate) near: bool,
     pub(crate) outstanding: Vec<Outstanding>,
     pub(crate) load: Load,
+    /// How fast it sends.
+    pub(crate) pace: Pace,
+    /// It serves us and there was nothing to ask it for since then.
+    pub(crate) useless_since: Option<Time>,
+    /// It didn't want the place that it had: not before this time again.
+    pub(crate) declined_until: Time,
     /// It refuses to serve us.
     pub(crate) chokes_us: bool,
     /// We refuse to serve it.
@@ -71,11 +85,6 @@ impl Peer {
     pub(crate) fn owes(&self, blob: BlobSlot, chunk: ChunkIndex) -> Option<&Outstanding> {
         self.outstanding.iter().find(|owed| owed.blob == blob && owed.chunk == chunk)
     }
-
-    /// How long a new request waits there, in chunks: what we asked it for, and what it says that others did.
-    pub(crate) fn wait(&self) -> usize {
-        self.outstanding.len() + usize::from(self.load.queued)
-    }
 }
 
 /// All neighbours, with places that are reused.
@@ -100,6 +109,9 @@ impl Peers {
             near: zone == own_zone,
             outstanding: Vec::new(),
             load: Load::default(),
+            pace: Pace::default(),
+            useless_since: None,
+            declined_until: Time::ZERO,
             chokes_us: false,
             choked: false,
             snubbed_until: Time::ZERO,
@@ -163,6 +175,21 @@ impl Peers {
         self.by_node.len()
     }
 
+    /// All neighbours, beginning at a place.
+    pub(crate) fn handles_from(&self, start: usize) -> impl Iterator<Item = PeerHandle> + '_ {
+        let start = start.min(self.slots.len());
+        let handle = |at: usize| {
+            let peer = self.slots[at].as_ref()?;
+            Some(PeerHandle { slot: u16::try_from(at).ok()?, generation: peer.generation })
+        };
+        (start..self.slots.len()).chain(0..start).filter_map(handle)
+    }
+
+    /// How many places there are, taken or not.
+    pub(crate) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(crate) fn handles(&self) -> impl Iterator<Item = PeerHandle> + '_ {
         self.iter().map(|(handle, _)| handle)
     }
@@ -180,41 +207,42 @@ impl Peers {
     }
 }
 
-/// How fast chunks come and how long a request takes, for the depth of the pipeline.
+/// How fast a neighbour sends, for the depth of its pipeline.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     bytes: u64,
     since: Time,
     bytes_per_second: f64,
-    round_trip: Option<Duration>,
 }
 
 impl Pace {
-    /// The first bytes of a chunk that was asked for this long ago have come.
-    pub(crate) fn answered(&mut self, after: Duration) {
-        // The shortest seen: longer ones contain the sender's queue.
-        self.round_trip = Some(self.round_trip.map_or(after, |shortest| shortest.min(after)));
-    }
+    /// The shortest time over which a rate is measured: some round trips.
+    const WINDOW: Duration = Duration::from_millis(2);
 
     /// A chunk has come.
     #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     pub(crate) fn received(&mut self, now: Time, bytes: u64) {
         self.bytes += bytes;
         let span = now.since(self.since);
-        // Windows of 5 ms: several chunks at data-centre rates, and short against a transfer.
-        if span >= Duration::from_millis(5) {
+        if span >= Self::WINDOW {
             let rate = self.bytes as f64 / span.as_secs_f64();
-            self.bytes_per_second =
-                if rate > self.bytes_per_second { rate } else { (rate + self.bytes_per_second) / 2.0 };
+            // Up at once, down by halves: a pause is not a slow link.
+            self.bytes_per_second = rate.max((rate + self.bytes_per_second) / 2.0);
             self.bytes = 0;
             self.since = now;
         }
     }
 
-    /// Bytes that arrive within a round trip.
+    /// The pipeline was empty: the time until now says nothing about the link.
+    pub(crate) fn restart(&mut self, now: Time) {
+        self.bytes = 0;
+        self.since = now;
+    }
+
+    /// Bytes that arrive within this time.
+    #[must_use]
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, never negative")]
-    pub(crate) fn bandwidth_delay_bytes(&self) -> u64 {
-        let seconds = self.round_trip.map_or(0.0, |span| span.as_secs_f64());
-        (self.bytes_per_second * seconds) as u64
+    pub(crate) fn bytes_in(&self, span: Duration) -> u64 {
+        (self.bytes_per_second * span.as_secs_f64()) as u64
     }
 }

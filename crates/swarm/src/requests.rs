@@ -9,8 +9,9 @@ use shoal_types::{BlobKey, ChunkIndex, Time};
 use shoal_wire::{PeerMessage, RejectReason};
 
 use crate::action::{Action, Recipients, VerifyTicket};
-use crate::engine::Engine;
-use crate::peer::{BlobSlot, Outstanding, PeerHandle};
+use crate::config::{Config, Serving};
+use crate::engine::{Engine, Violation};
+use crate::peer::{BlobSlot, Outstanding, Peer, PeerHandle};
 use crate::picker::{self, Situation};
 use crate::transfer::{ChunkState, Transfer};
 
@@ -23,25 +24,18 @@ impl Engine {
         let Some(slot) = self.find(key) else { return };
         let Some(peer) = self.peers.get_mut(from) else { return };
         peer.heard = now;
-        let alone = peer.outstanding.iter().filter(|owed| owed.arriving).count() == 0;
         let Some(owed) = peer.outstanding.iter_mut().find(|owed| owed.blob == slot && owed.chunk == chunk) else {
             return;
         };
         owed.arriving = true;
         let waited = now.since(owed.asked);
-        if alone {
-            self.pace.answered(waited);
-        }
-        self.inbound = self.inbound.saturating_add(1);
-        match self.transfer(slot).state(chunk) {
-            ChunkState::Requested { peer } => {
-                self.transfer_mut(slot).set_state(chunk, ChunkState::Arriving { peer: from.slot });
-                if peer != from.slot {
-                    self.cancel_others(slot, chunk, from.slot);
-                }
+        // The shortest seen: longer ones contain the sender's queue.
+        self.round_trip = Some(self.round_trip.map_or(waited, |shortest| shortest.min(waited)));
+        if let ChunkState::Requested { peer } = self.transfer(slot).state(chunk) {
+            self.transfer_mut(slot).set_state(chunk, ChunkState::Arriving { peer: from.slot });
+            if peer != from.slot {
+                self.cancel_others(slot, chunk, from.slot);
             }
-            ChunkState::Arriving { .. } => {}
-            _ => {}
         }
     }
 
@@ -54,10 +48,10 @@ impl Engine {
         }
         let bytes = self.transfer(slot).chunk_bytes(chunk);
         self.counters.bytes_received += bytes;
-        self.pace.received(now, bytes);
         let owed = self.settle(slot, chunk, from.slot);
         if let Some(peer) = self.peers.get_mut(from) {
             peer.heard = now;
+            peer.pace.received(now, bytes);
             if owed.is_some() {
                 peer.bytes_from += bytes;
                 peer.merit += bytes;
@@ -111,38 +105,29 @@ impl Engine {
         for at in 0..self.order.len() {
             let slot = self.order[at];
             if !self.transfer(slot).finished && !self.fill_one(now, slot) {
-                return;
+                break;
             }
         }
+        self.note_useless(now);
     }
 
     /// Asks for chunks of one blob; whether there is room for more.
     fn fill_one(&mut self, now: Time, slot: BlobSlot) -> bool {
-        let chunk_bytes = u64::from(self.transfer(slot).blob.geometry.chunk_size().bytes());
-        let round_trips = u64::from(self.config.inflight_round_trips) * self.pace.bandwidth_delay_bytes() + chunk_bytes;
-        let window = round_trips.max(u64::from(self.config.inflight_chunks) * chunk_bytes);
-        if self.outstanding_bytes + chunk_bytes > window {
-            return false;
-        }
         let mut candidates = std::mem::take(&mut self.scratch.candidates);
         let mut askable = std::mem::take(&mut self.scratch.askable);
         let mut room = true;
         loop {
             self.collect(now, slot, &mut askable, &mut candidates);
-            let Some((chunk, peer)) = self.choose(slot, &askable, &candidates) else { break };
+            let Some((chunk, peer)) = self.choose(slot, &mut askable, &candidates) else { break };
             let ready = self.download_limit.ready_at(now);
             if ready > now {
                 self.timers.limit = self.timers.limit.min(ready);
                 room = false;
                 break;
             }
-            self.download_limit.take(now, chunk_bytes);
+            self.download_limit.take(now, self.transfer(slot).chunk_bytes(chunk));
             self.transfer_mut(slot).set_state(chunk, ChunkState::Requested { peer });
             self.ask(now, slot, chunk, peer);
-            if self.outstanding_bytes + chunk_bytes > window {
-                room = false;
-                break;
-            }
         }
         self.scratch.candidates = candidates;
         self.scratch.askable = askable;
@@ -187,12 +172,22 @@ impl Engine {
         member.count > 0
             && !peer.chokes_us
             && !member.suspect
-            && peer.outstanding.len() < usize::from(self.config.inflight_per_peer)
+            && peer.outstanding.len() < self.pipeline(peer, transfer)
             && peer.snubbed_until <= now
             && (peer.near || across)
     }
 
-    fn choose(&mut self, slot: BlobSlot, askable: &[u16], candidates: &[u64]) -> Option<(ChunkIndex, u16)> {
+    /// How many chunks a neighbour may owe: twice what it sends in a round trip and a chunk, so that its queue never runs dry.
+    fn pipeline(&self, peer: &Peer, transfer: &Transfer) -> usize {
+        let Config { inflight_chunks, inflight_round_trips, inflight_per_peer, .. } = self.config;
+        let in_flight = u64::from(inflight_round_trips) * peer.pace.bytes_in(self.round_trip.unwrap_or_default());
+        let chunks = 1 + in_flight.div_ceil(u64::from(transfer.blob.geometry.chunk_size().bytes()));
+        let chunks = usize::try_from(chunks).unwrap_or(usize::MAX);
+        chunks.max(usize::from(inflight_chunks)).min(usize::from(inflight_per_peer))
+    }
+
+    /// The least busy of those that may be asked, near ones first, and the best chunk that it has.
+    fn choose(&mut self, slot: BlobSlot, askable: &mut Vec<u16>, candidates: &[u64]) -> Option<(ChunkIndex, u16)> {
         let stream_percent = usize::from(self.config.stream_percent);
         let follow_stream = stream_percent > 0 && self.rng.below(100) < stream_percent;
         let situation = Situation {
@@ -200,54 +195,74 @@ impl Engine {
             random_first: self.transfer(slot).have.len() < self.config.random_first_chunks,
             stream_next: self.transfer(slot).stream_next.filter(|_| follow_stream),
         };
-        let Self { transfers, rng, peers, .. } = self;
+        let Self { transfers, rng, peers, scratch, .. } = self;
         let transfer = transfers[usize::from(slot.0)].as_ref()?;
-        let chunk = picker::pick(situation, candidates, &transfer.availability, rng)?;
-        // The least busy of those that have it, near ones first; a random start breaks ties.
-        let start = rng.below(askable.len());
-        let holders = askable[start..].iter().chain(&askable[..start]);
-        let holders = holders.filter(|member| transfer.member_has(usize::from(**member), chunk));
-        let best = holders.min_by_key(|member| {
-            let peer = peers.at(transfer.members[usize::from(**member)].peer);
-            (!peer.near, peer.wait())
-        })?;
-        Some((chunk, transfer.members[usize::from(*best)].peer))
+        while !askable.is_empty() {
+            let start = rng.below(askable.len());
+            let order = (start..askable.len()).chain(0..start);
+            let best = order.min_by_key(|at| {
+                let peer = peers.at(transfer.members[usize::from(askable[*at])].peer);
+                (!peer.near, peer.outstanding.len())
+            })?;
+            let member = usize::from(askable.swap_remove(best));
+            scratch.theirs.clear();
+            scratch.theirs.extend(candidates.iter().zip(transfer.member_words(member)).map(|(all, has)| all & has));
+            if let Some(chunk) = picker::pick(situation, &scratch.theirs, &transfer.availability, rng) {
+                return Some((chunk, transfer.members[member].peer));
+            }
+        }
+        None
     }
 
     /// Sends a request; the chunk's state is the caller's.
     fn ask(&mut self, now: Time, slot: BlobSlot, chunk: ChunkIndex, peer: u16) {
         let to = self.peers.handle_at(peer);
-        let inbound = self.inbound;
-        let transfer = self.transfer_mut(slot);
+        let transfer = self.transfer(slot);
         let key = transfer.blob.key();
-        let bytes = transfer.chunk_bytes(chunk);
         let needs_links = !transfer.chain.can_verify(chunk);
+        self.owe(now, slot, chunk, peer);
+        let message = PeerMessage::Request { key, chunk, needs_links };
+        self.act(Action::Send { to: Recipients::One(to), message });
+    }
+
+    /// Notes that a neighbour is to send a chunk.
+    fn owe(&mut self, now: Time, slot: BlobSlot, chunk: ChunkIndex, peer: u16) {
+        let transfer = self.transfer_mut(slot);
         if let Some(member) = transfer.member(peer) {
             transfer.members[member].outstanding += 1;
         }
-        self.outstanding_bytes += bytes;
         let entry = self.peers.at_mut(peer);
+        entry.useless_since = None;
         if entry.outstanding.is_empty() {
             entry.heard = now;
+            entry.pace.restart(now);
         }
         entry.outstanding.push(Outstanding { blob: slot, chunk, asked: now, arriving: false });
-        let message = PeerMessage::Request { key, chunk, needs_links, inbound };
-        self.act(Action::Send { to: Recipients::One(to), message });
     }
 
     /// A neighbour no longer owes the chunk.
     fn settle(&mut self, slot: BlobSlot, chunk: ChunkIndex, peer: u16) -> Option<Outstanding> {
         let owed = self.peers.at_mut(peer).forget_outstanding(slot, chunk)?;
-        if owed.arriving {
-            self.inbound = self.inbound.saturating_sub(1);
-        }
         let transfer = self.transfer_mut(slot);
-        let bytes = transfer.chunk_bytes(chunk);
         if let Some(member) = transfer.member(peer) {
             transfer.members[member].outstanding -= 1;
         }
-        self.outstanding_bytes -= bytes;
         Some(owed)
+    }
+
+    /// Neighbours that serve us and owe us nothing, because there is nothing to ask them for, are noticed.
+    fn note_useless(&mut self, now: Time) {
+        let Serving::Credit { idle, .. } = self.config.serving else { return };
+        let mut found = false;
+        for peer in self.peers.iter_mut() {
+            if !peer.chokes_us && peer.outstanding.is_empty() && peer.useless_since.is_none() {
+                peer.useless_since = Some(now);
+                found = true;
+            }
+        }
+        if found {
+            self.timers.slots = self.timers.slots.min(now + idle);
+        }
     }
 
     /// A neighbour won't send the chunk: someone else may be asked.
@@ -313,25 +328,40 @@ impl Engine {
         self.fill(now);
     }
 
-    /// A neighbour has got a chunk that waits at a busier one: move the request.
-    pub(crate) fn retarget(&mut self, now: Time, slot: BlobSlot, chunk: ChunkIndex, to: u16) {
-        let transfer = self.transfer(slot);
-        let ChunkState::Requested { peer: owner } = transfer.state(chunk) else { return };
-        let across = self.may_ask_across(now, transfer);
-        let Some(member) = transfer.member(to) else { return };
-        // Twice as long a wait and two more: a cancel and a request cost a round trip.
-        let better = self.peers.at(owner).wait() > 2 * self.peers.at(to).wait() + 2;
-        if owner == to
-            || !better
-            || !self.may_ask(now, transfer, member, across)
-            || self.debtors(slot, chunk).count() > 1
-        {
-            return;
+    /// A neighbour sends another chunk than the one we asked for.
+    pub(crate) fn handle_substitute(
+        &mut self,
+        now: Time,
+        from: PeerHandle,
+        key: BlobKey,
+        (asked, sent): (ChunkIndex, ChunkIndex),
+    ) -> Result<(), Violation> {
+        let Some(slot) = self.find(key) else { return Ok(()) };
+        let geometry = self.transfer(slot).blob.geometry;
+        if !geometry.contains(asked) || !geometry.contains(sent) {
+            return Err(Violation);
         }
-        self.send_cancel(slot, chunk, owner);
-        self.settle(slot, chunk, owner);
-        self.transfer_mut(slot).set_state(chunk, ChunkState::Requested { peer: to });
-        self.ask(now, slot, chunk, to);
+        if self.peers.get(from).is_none_or(|peer| peer.owes(slot, asked).is_none()) {
+            return Ok(()); // Cancelled meanwhile: it will come, and count as unasked.
+        }
+        self.lose_request(slot, asked, from.slot);
+        if let Some(member) = self.transfer(slot).member(from.slot) {
+            self.transfer_mut(slot).member_got(member, sent);
+        }
+        match self.transfer(slot).state(sent) {
+            ChunkState::Missing => {}
+            ChunkState::Requested { peer } if peer != from.slot => {
+                self.send_cancel(slot, sent, peer);
+                self.lose_request(slot, sent, peer);
+            }
+            _ => return Ok(()),
+        }
+        if self.transfer(slot).state(sent) == ChunkState::Missing {
+            self.transfer_mut(slot).set_state(sent, ChunkState::Requested { peer: from.slot });
+            self.owe(now, slot, sent, from.slot);
+        }
+        self.fill(now);
+        Ok(())
     }
 
     /// Nothing is left to ask for: asks a second neighbour for what hasn't begun to arrive.
@@ -362,7 +392,7 @@ impl Engine {
             let other = (0..transfer.members.len())
                 .filter(|at| transfer.members[*at].peer != owner && transfer.member_has(*at, chunk))
                 .filter(|at| self.may_ask(now, transfer, *at, across))
-                .min_by_key(|at| self.peers.at(transfer.members[*at].peer).wait())
+                .min_by_key(|at| self.peers.at(transfer.members[*at].peer).outstanding.len())
                 .map(|at| transfer.members[at].peer);
             if let Some(other) = other {
                 self.ask(now, slot, chunk, other);

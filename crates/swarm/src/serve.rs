@@ -1,9 +1,9 @@
 //! Whom to serve next: what waits at this agent, and in which order it leaves.
 //!
 //! State: the waiting requests and the chunks on the link.
-//! Invariants: at most `uploads_at_once` chunks are on the link, at most `queued_per_peer` requests of a neighbour wait, a request
-//! waits only for a chunk that is here, and never twice.
-//! Absent on purpose: the choice of who may wait at all (`choker`), and the bytes.
+//! Invariants: at most `uploads_at_once` chunks are on the link and at most `uploads_per_link` to one neighbour, at most
+//! `queued_per_peer` requests of a neighbour wait, a request waits only for a chunk that is here, and never twice.
+//! Absent on purpose: the choice of who may ask at all (`choker`), and the bytes.
 
 use shoal_types::{BlobKey, ChunkIndex, Time};
 use shoal_wire::{PeerMessage, RejectReason};
@@ -12,6 +12,7 @@ use crate::action::{Action, Recipients};
 use crate::config::{ServeOrder, Serving};
 use crate::engine::Engine;
 use crate::peer::{BlobSlot, PeerHandle};
+use crate::picker;
 
 /// A request that waits.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +48,6 @@ struct Rank {
     /// Another zone's gateway comes first: what it gets, its whole zone gets.
     no_gateway: bool,
     rarity: u16,
-    /// Among equals, who has the fewest chunks on their way: its downlink is the emptiest.
-    inbound: u16,
     arrival: u64,
 }
 
@@ -81,12 +80,10 @@ impl Engine {
         from: PeerHandle,
         (key, chunk): (BlobKey, ChunkIndex),
         needs_links: bool,
-        inbound: u8,
     ) {
         let slot = self.find(key);
         let limit = self.config.queued_per_peer;
         let Some(peer) = self.peers.get_mut(from) else { return };
-        peer.load.inbound = inbound;
         let (choked, full) = (peer.choked, peer.queued >= limit);
         let here = slot.filter(|slot| self.transfer(*slot).have.contains(chunk));
         let slot = match here {
@@ -108,9 +105,10 @@ impl Engine {
         self.pump(now);
     }
 
-    pub(crate) fn handle_cancel(&mut self, from: PeerHandle, key: BlobKey, chunk: ChunkIndex) {
+    pub(crate) fn handle_cancel(&mut self, now: Time, from: PeerHandle, key: BlobKey, chunk: ChunkIndex) {
         let Some(slot) = self.find(key) else { return };
         self.drop_waiting(|waiting| (waiting.peer, waiting.blob, waiting.chunk) == (from.slot, slot, chunk));
+        self.pump(now);
     }
 
     /// Forgets waiting requests.
@@ -135,53 +133,88 @@ impl Engine {
                 return;
             }
             let Some(best) = self.next_upload(now) else { return };
-            let Waiting { peer, blob, chunk, needs_links, .. } = self.uploads.waiting.swap_remove(best);
-            let to = self.peers.handle_at(peer);
-            let entry = self.peers.at_mut(peer);
-            entry.queued -= 1;
-            entry.sending += 1;
-            let transfer = self.transfer_mut(blob);
-            let key = transfer.blob.key();
-            let bytes = transfer.chunk_bytes(chunk);
-            let batches = if needs_links { transfer.chain.batches_for(chunk) } else { Vec::new() };
-            // Counted as delivered from now on: whoever asked will have it, and the next choice should know.
-            if let Some(member) = transfer.member(peer) {
-                transfer.member_got(member, chunk);
-            }
-            self.upload_limit.take(now, bytes);
-            self.uploads.sending.push(Sending { peer: to, blob, chunk });
-            if !batches.is_empty() {
-                let message = PeerMessage::Links { key, batches };
-                self.act(Action::Send { to: Recipients::One(to), message });
-            }
-            self.act(Action::SendChunk { to, key, chunk });
+            self.put_on_link(now, best);
         }
     }
 
+    fn put_on_link(&mut self, now: Time, at: usize) {
+        let Waiting { peer, blob, chunk: asked, needs_links, .. } = self.uploads.waiting.swap_remove(at);
+        let to = self.peers.handle_at(peer);
+        self.peers.at_mut(peer).queued -= 1;
+        self.peers.at_mut(peer).sending += 1;
+        let chunk = self.substitute(blob, peer, asked).unwrap_or(asked);
+        let transfer = self.transfer_mut(blob);
+        let key = transfer.blob.key();
+        let bytes = transfer.chunk_bytes(chunk);
+        let batches = if needs_links || chunk != asked { transfer.chain.batches_for(chunk) } else { Vec::new() };
+        // Counted as delivered from now on: whoever asked will have it, and the next choice should know.
+        if let Some(member) = transfer.member(peer) {
+            transfer.member_got(member, chunk);
+        }
+        self.upload_limit.take(now, bytes);
+        self.uploads.sending.push(Sending { peer: to, blob, chunk });
+        if chunk != asked {
+            let message = PeerMessage::Substitute { key, asked, sent: chunk };
+            self.act(Action::Send { to: Recipients::One(to), message });
+        }
+        if !batches.is_empty() {
+            let message = PeerMessage::Links { key, batches };
+            self.act(Action::Send { to: Recipients::One(to), message });
+        }
+        self.act(Action::SendChunk { to, key, chunk });
+    }
+
+    /// A chunk that none of our neighbours has, if the one asked for has got around: super-seeding. Only such a chunk can't be on its
+    /// way to the asker from somebody else.
+    fn substitute(&self, blob: BlobSlot, peer: u16, asked: ChunkIndex) -> Option<ChunkIndex> {
+        let transfer = self.transfer(blob);
+        if !self.config.substitute || transfer.availability[asked.as_usize()] == 0 {
+            return None;
+        }
+        let waits = |chunk: ChunkIndex| {
+            self.uploads.waiting.iter().any(|other| (other.peer, other.blob, other.chunk) == (peer, blob, chunk))
+        };
+        // The newest that nobody asked for is the last in line: the oldest first.
+        picker::ones(transfer.have.words()).find(|chunk| transfer.availability[chunk.as_usize()] == 0 && !waits(*chunk))
+    }
+
     fn next_upload(&self, now: Time) -> Option<usize> {
-        let ranked = self.uploads.waiting.iter().enumerate().map(|(at, waiting)| (self.rank(now, waiting), at));
-        ranked.min().map(|(_, at)| at)
+        let per_link = self.config.uploads_per_link;
+        let waiting = self.uploads.waiting.iter().enumerate();
+        let ready = waiting.filter(|(_, waiting)| self.peers.at(waiting.peer).sending < per_link);
+        ready.map(|(at, waiting)| (self.rank(now, waiting), at)).min().map(|(_, at)| at)
     }
 
     fn rank(&self, now: Time, waiting: &Waiting) -> Rank {
-        let peer = self.peers.at(waiting.peer);
         let transfer = self.transfer(waiting.blob);
-        let only_takes = match self.config.serving {
-            Serving::Credit { allowance_chunks } => {
-                let chunk = u64::from(transfer.blob.geometry.chunk_size().bytes());
-                peer.only_takes(u64::from(allowance_chunks) * chunk, now)
-            }
-            Serving::TitForTat { .. } | Serving::Open => false,
+        let rarity = match self.config.serve_order {
+            ServeOrder::RarestFirst => transfer.availability[waiting.chunk.as_usize()],
+            ServeOrder::Fifo => 0,
         };
-        let gateway =
-            !peer.near && transfer.member(waiting.peer).is_some_and(|member| transfer.members[member].flags.gateway);
-        let (rarity, inbound) = match self.config.serve_order {
-            ServeOrder::RarestFirst => {
-                (transfer.availability[waiting.chunk.as_usize()], u16::from(peer.load.inbound) + peer.sending)
-            }
-            ServeOrder::Fifo => (0, 0),
-        };
-        Rank { only_takes, no_gateway: !gateway, rarity, inbound, arrival: waiting.arrival }
+        Rank {
+            only_takes: self.only_takes(now, waiting.peer),
+            no_gateway: !self.is_far_gateway(waiting.peer),
+            rarity,
+            arrival: waiting.arrival,
+        }
+    }
+
+    /// Whether a neighbour gets only what is left over.
+    pub(crate) fn only_takes(&self, now: Time, peer: u16) -> bool {
+        let Serving::Credit { allowance_chunks, .. } = self.config.serving else { return false };
+        let chunk = self.transfers.iter().flatten().map(|transfer| transfer.blob.geometry.chunk_size().bytes()).max();
+        let allowance = u64::from(allowance_chunks) * u64::from(chunk.unwrap_or_default());
+        self.peers.at(peer).only_takes(allowance, now)
+    }
+
+    /// Whether a neighbour brings some blob to another zone.
+    pub(crate) fn is_far_gateway(&self, peer: u16) -> bool {
+        !self.peers.at(peer).near
+            && self
+                .transfers
+                .iter()
+                .flatten()
+                .any(|transfer| transfer.member(peer).is_some_and(|member| transfer.members[member].flags.gateway))
     }
 
     fn reject(&mut self, to: PeerHandle, key: BlobKey, chunk: ChunkIndex, reason: RejectReason) {

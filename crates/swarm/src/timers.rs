@@ -22,17 +22,19 @@ pub(crate) struct Timers {
     pub(crate) limit: Time,
     /// The slots are dealt anew.
     pub(crate) rechoke: Time,
+    /// Places that are of no use are given back, and declined ones offered again.
+    pub(crate) slots: Time,
     /// Whatever is found by looking from time to time: silence, stalls, holes.
     pub(crate) sweep: Time,
 }
 
 impl Timers {
     pub(crate) const fn idle() -> Self {
-        Self { announce: Time::MAX, tell: Time::MAX, limit: Time::MAX, rechoke: Time::MAX, sweep: Time::MAX }
+        Self { announce: Time::MAX, tell: Time::MAX, limit: Time::MAX, rechoke: Time::MAX, slots: Time::MAX, sweep: Time::MAX }
     }
 
     fn next(&self) -> Time {
-        self.announce.min(self.tell).min(self.limit).min(self.rechoke).min(self.sweep)
+        self.announce.min(self.tell).min(self.limit).min(self.rechoke).min(self.slots).min(self.sweep)
     }
 }
 
@@ -58,6 +60,9 @@ impl Engine {
         }
         if self.timers.rechoke <= now {
             self.rechoke(now);
+        }
+        if self.timers.slots <= now {
+            self.return_idle_slots(now);
         }
         if self.timers.sweep <= now {
             self.sweep(now);

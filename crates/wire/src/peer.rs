@@ -39,8 +39,6 @@ pub enum PeerMessage {
         chunk: ChunkIndex,
         /// I lack a link that it takes to verify the chunk: send those first.
         needs_links: bool,
-        /// How many chunks are on their way to me right now: a sender with a choice serves who has the fewest.
-        inbound: u8,
     },
     /// I don't want this chunk from you any more. If it is being sent already, it will come.
     Cancel {
@@ -62,6 +60,18 @@ pub enum PeerMessage {
     Choke,
     /// I serve you.
     Unchoke,
+    /// I don't use the place that you keep for me: enough others serve me, or you have nothing that I lack. Give it to somebody
+    /// else.
+    Decline,
+    /// Instead of the chunk that you asked for you get another one, which none of my neighbours has.
+    Substitute {
+        /// The swarm.
+        key: BlobKey,
+        /// What you asked for.
+        asked: ChunkIndex,
+        /// What comes.
+        sent: ChunkIndex,
+    },
     /// Links, as their publishers signed them.
     Links {
         /// The swarm.
@@ -92,10 +102,8 @@ pub struct JoinFlags {
 /// How busy an agent is, as it says itself: a hint for choosing whom to ask and whom to serve, nothing that is relied on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Chunks on their way to it.
-    pub inbound: u8,
-    /// Requests waiting at it.
-    pub queued: u8,
+    /// Neighbours that serve it.
+    pub sources: u8,
 }
 
 /// Why a request isn't served.
