@@ -77,7 +77,10 @@ impl Tracker {
         let shows_all = announce.have.as_ref().is_some_and(|have| have.is_full());
         let completed = (announce.event == AnnounceEvent::Completed || shows_all) && !checked.cut_otherwise;
         if completed {
-            self.take_claim(now, blob, slot, newcomer);
+            self.take_claim(blob, slot, newcomer);
+        }
+        if completed || !announce.links.is_empty() {
+            self.judge_chain(now, blob);
         }
         if let Some(epoch) = announce.false_chain {
             self.take_false_chain(now, blob, slot, epoch);
@@ -239,15 +242,12 @@ impl Tracker {
         }
     }
 
-    fn take_claim(&mut self, now: Time, blob: BlobIx, slot: Slot, newcomer: bool) {
+    fn take_claim(&mut self, blob: BlobIx, slot: Slot, newcomer: bool) {
         let entry = &mut self.blobs[blob];
-        let new = entry.set_claim(slot, newcomer);
+        entry.set_claim(slot, newcomer);
         let leads = entry.leases.held().is_some_and(|lease| lease.holder == slot);
         if leads && entry.chain.is_complete(entry.chunks()) {
             entry.set_proven(slot);
-        }
-        if new {
-            self.judge_chain(now, blob);
         }
     }
 

@@ -39,12 +39,12 @@ pub(crate) struct Member {
     claim: Option<Claim>,
     /// It completed as the lead, with every link published.
     proven: bool,
-    /// It has called the chain of this generation false.
+    /// The generation of the chain that it has called false.
     calls_false: Option<u32>,
     pub(crate) seen_at: Time,
     /// Forgotten if it isn't seen for so long.
     pub(crate) expires_after_millis: u32,
-    /// Isn't named as a lead before.
+    /// It isn't named as a lead before that time, where there is somebody else.
     pub(crate) passed_until: Time,
     have: Option<Arc<ChunkSet>>,
     pub(crate) bytes_from_peers: u64,
@@ -53,10 +53,10 @@ pub(crate) struct Member {
     pub(crate) owed: (u32, std::ops::Range<u32>),
 }
 
-/// What the tracker keeps for each (peer, blob), bitmap apart: the member, its place in the pool and in the pool's index, and the
-/// node's list of its memberships. A vector that grew last has room for twice its content.
-pub(crate) const MEMBERSHIP_BYTES: usize =
-    2 * (size_of::<Option<Member>>() + 2 * size_of::<Slot>() + size_of::<crate::nodes::Membership>());
+/// What the tracker keeps for each (peer, blob), bitmap apart: the member, a number each in the pool, in the pool's index and in
+/// the list of free places, and an entry in the node's list of its memberships. 132 bytes, and a vector that has just grown has room for twice its content.
+const MEMBERSHIP_BYTES: usize =
+    2 * (size_of::<Option<Member>>() + 3 * size_of::<Slot>() + size_of::<crate::nodes::Membership>());
 const _: () = assert!(MEMBERSHIP_BYTES <= 512, "at most 512 bytes per (peer, blob)");
 
 impl Member {
@@ -299,15 +299,14 @@ impl Blob {
         grown
     }
 
-    /// A member says that it has everything; `newcomer`: with its first announce. Whether that is new.
-    pub(crate) fn set_claim(&mut self, slot: Slot, newcomer: bool) -> bool {
+    /// A member says that it has everything; `newcomer`: with its first announce.
+    pub(crate) fn set_claim(&mut self, slot: Slot, newcomer: bool) {
         if self.members[slot].claims() {
-            return false;
+            return;
         }
         let claim = if newcomer { Claim::Brought } else { Claim::Completed(self.chain.generation()) };
         self.set_have(slot, None);
         self.set_flags(slot, |member| member.claim = Some(claim));
-        true
     }
 
     /// A member that claims completion was the lead and has published every link.
@@ -315,14 +314,10 @@ impl Blob {
         self.set_flags(slot, |member| member.proven = true);
     }
 
-    /// A member calls the chain of this generation false. Whether that is new.
-    pub(crate) fn set_calls_false(&mut self, slot: Slot) -> bool {
+    /// A member calls the chain of this generation false.
+    pub(crate) fn set_calls_false(&mut self, slot: Slot) {
         let generation = self.chain.generation();
-        let new = self.members[slot].calls_false != Some(generation);
-        if new {
-            self.set_flags(slot, |member| member.calls_false = Some(generation));
-        }
-        new
+        self.set_flags(slot, |member| member.calls_false = Some(generation));
     }
 
     /// Withdraws the chain: what was verified under it is gone, so no bitmap holds any more. Who claims to have the blob verified it

@@ -200,6 +200,8 @@ pub(crate) struct LeaseBook {
     former: VecDeque<(NodeId, u64)>,
     /// Leases in a row that ended without any progress.
     in_vain: u32,
+    /// Leases that ended in a stall since the last one that completed: perhaps the origin is that slow.
+    stalls: u32,
     /// Leads taken away because of their backlog: each makes the next one harder to take away.
     backlog_moves: u32,
     /// Leads that met a 401 or 404.
@@ -218,6 +220,7 @@ impl LeaseBook {
             doubts_claims: false,
             former: VecDeque::new(),
             in_vain: 0,
+            stalls: 0,
             backlog_moves: 0,
             denied: Vec::new(),
         }
@@ -291,9 +294,14 @@ impl LeaseBook {
         }
         self.doubts_claims = end != End::Completed;
         match end {
-            End::Completed | End::Left | End::Distrusted => {}
+            End::Completed => self.stalls = 0,
+            End::Left | End::Distrusted => {}
             End::Backlog => self.backlog_moves += 1,
-            End::Silent | End::Stalled | End::Yielded => self.back_off(now, &lease, config),
+            End::Silent | End::Yielded => self.back_off(now, &lease, config),
+            End::Stalled => {
+                self.stalls += 1;
+                self.back_off(now, &lease, config);
+            }
             End::Failed(failure) => {
                 self.back_off(now, &lease, config);
                 self.note_failure(now, node, failure, config);
@@ -370,7 +378,7 @@ impl LeaseBook {
             backlog: 0,
             growth: 0,
             silence: config.silence,
-            stall: doubled(config.stall, self.in_vain, config.max_stall),
+            stall: doubled(config.stall, self.stalls, config.max_stall),
         }
     }
 
@@ -467,15 +475,14 @@ mod tests {
             assert!(!lease.is_stalled(at(step * 700 + 700), 10));
         }
         let lease = book.held().unwrap();
-        assert!(lease.is_stalled(at(19 * 700 + 750), 10) && !lease.is_stalled(at(99_999), 0));
+        assert!(lease.is_stalled(at(19 * 700 + 1_500), 10) && !lease.is_stalled(at(99_999), 0));
         let mut limits = Vec::new();
         for _ in 0..7 {
             limits.push(book.held().unwrap().stall.as_millis());
             book.end(at(0), NODE, End::Stalled, &config);
             hold(&mut book, at(0), NODE);
         }
-        // The first one had made progress.
-        assert_eq!(limits, [750, 750, 1_500, 3_000, 6_000, 12_000, 12_000]);
+        assert_eq!(limits, [1_500, 3_000, 6_000, 12_000, 12_000, 12_000, 12_000]);
     }
 
     #[test]

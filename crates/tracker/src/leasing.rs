@@ -163,7 +163,6 @@ impl Tracker {
     }
 
     fn decide_lead(&mut self, now: Time, blob: BlobIx, asker: Option<Asker>) {
-        let config = &self.config.lease;
         let entry = &mut self.blobs[blob];
         match entry.leases.lead {
             Lead::Refused { until, .. } if until <= now => entry.leases.lead = Lead::Vacant,
@@ -174,54 +173,52 @@ impl Tracker {
             entry.leases.lead = Lead::Vacant;
             return;
         }
-        let eligible = asker.filter(|asker| may_lead(entry, &entry.members[asker.slot]));
-        let leads_others = |slot: Slot| self.nodes[entry.members[slot].node].leads > 0;
-        // Who claims to have everything and isn't believed yet is waited for once; not where a lead was lost, or lied.
-        let doubts = entry.leases.doubts_claims || entry.chain.state() == ChainState::Quarantined;
-        let claims = entry.claims() > 0 && !doubts && !eligible.is_some_and(|asker| entry.members[asker.slot].claims());
-        match entry.leases.lead {
-            Lead::Waiting { until, why } if until > now => {
-                match eligible {
-                    Some(Asker { slot, .. }) if why == Wait::Spread && !leads_others(slot) => {
-                        self.grant(now, blob, slot)
-                    }
-                    _ => {}
-                }
-                return;
-            }
-            Lead::Waiting { why, .. } => {
-                let until = entry.progressed_at + config.seed_silence;
-                if claims && entry.progressed_at > Time::ZERO && until > now {
-                    entry.leases.lead = Lead::Waiting { until, why: Wait::Claims };
-                    return;
-                }
-                entry.leases.doubts_claims |= why == Wait::Claims;
-            }
-            _ => {
-                let comes_back = asker.is_some_and(|asker| asker.comes_back) && !entry.leases.is_used();
-                let busy = eligible.is_some_and(|asker| leads_others(asker.slot)) && entry.chunks() > 1;
-                let wait = [
-                    (comes_back, config.settle, Wait::Settle),
-                    (claims, config.claims_patience, Wait::Claims),
-                    (busy, config.spread, Wait::Spread),
-                ];
-                if let Some((_, time, why)) = wait.into_iter().find(|(reason, ..)| *reason) {
-                    entry.leases.lead = Lead::Waiting { until: now + time, why };
-                    self.arm_blob(now, blob);
-                    return;
-                }
-            }
+        let eligible = asker.filter(|asker| may_lead(entry, &entry.members[asker.slot])).map(|asker| asker.slot);
+        let comes_back = asker.is_some_and(|asker| asker.comes_back);
+        if let Some((until, why)) = self.reason_to_wait(now, blob, eligible, comes_back) {
+            self.blobs[blob].leases.lead = Lead::Waiting { until, why };
+            self.arm_blob(now, blob);
+            return;
         }
-        let fresh = eligible.filter(|asker| entry.members[asker.slot].passed_until <= now);
-        if let Some(asker) = fresh {
-            self.grant(now, blob, asker.slot);
+        let entry = &mut self.blobs[blob];
+        if matches!(entry.leases.lead, Lead::Waiting { why: Wait::Claims, .. }) {
+            entry.leases.doubts_claims = true;
+        }
+        let fresh = eligible.filter(|slot| entry.members[*slot].passed_until <= now);
+        if let Some(slot) = fresh {
+            self.grant(now, blob, slot);
         } else if let Some(successor) = self.choose_successor(now, blob, None) {
             self.grant(now, blob, successor);
             self.tell_grant(blob, successor);
-        } else if let Some(asker) = eligible {
-            self.grant(now, blob, asker.slot);
+        } else if let Some(slot) = eligible {
+            self.grant(now, blob, slot);
         } else {
             self.blobs[blob].leases.lead = Lead::Vacant;
+        }
+    }
+
+    /// Whether a blob that needs a lead is better off without one for a while, and until when.
+    fn reason_to_wait(&self, now: Time, blob: BlobIx, asker: Option<Slot>, comes_back: bool) -> Option<(Time, Wait)> {
+        let config = &self.config.lease;
+        let entry = &self.blobs[blob];
+        let leads_others = |slot: Slot| self.nodes[entry.members[slot].node].leads > 0;
+        // Who claims to have everything and isn't believed yet is waited for once; not where a lead was lost, or lied.
+        let doubts = entry.leases.doubts_claims || entry.chain.state() == ChainState::Quarantined;
+        let claims = entry.claims() > 0 && !doubts && !asker.is_some_and(|slot| entry.members[slot].claims());
+        match entry.leases.lead {
+            Lead::Waiting { until, why } if until > now => {
+                let found = why == Wait::Spread && asker.is_some_and(|slot| !leads_others(slot));
+                (!found).then_some((until, why))
+            }
+            Lead::Waiting { .. } => {
+                // The wait is over, unless those who claim have been delivering.
+                let until = entry.progressed_at + config.seed_silence;
+                (claims && entry.progressed_at > Time::ZERO && until > now).then_some((until, Wait::Claims))
+            }
+            _ if comes_back && !entry.leases.is_used() => Some((now + config.settle, Wait::Settle)),
+            _ if claims => Some((now + config.claims_patience, Wait::Claims)),
+            _ if entry.chunks() > 1 && asker.is_some_and(leads_others) => Some((now + config.spread, Wait::Spread)),
+            _ => None,
         }
     }
 
@@ -233,7 +230,8 @@ impl Tracker {
         member.owed = (entry.chain.generation(), 0..entry.chain.batch_count());
         let to = Grantee { holder: slot, node: member.id, frontier, mark: member.mark() };
         entry.leases.grant(now, to, &self.config.lease);
-        self.nodes[member.node].leads += 1;
+        entry.leases.impatient.retain(|lease| lease.holder != slot);
+        self.nodes[entry.members[slot].node].leads += 1;
         self.counters.leases_granted += 1;
         self.arm_blob(now, blob);
     }
@@ -247,16 +245,15 @@ impl Tracker {
         self.outbox.push(entry.members[slot].id, Directive::Lease { key: entry.info.key(), grant });
     }
 
-    /// A lease for oneself, beside the lead's or where there should be a whole copy.
+    /// A lease for oneself: beside the lead's, where there should be a whole copy, or for one who may not lead and is left alone.
     fn grant_impatience(&mut self, now: Time, blob: BlobIx, slot: Slot) {
         let entry = &mut self.blobs[blob];
         let member = &entry.members[slot];
-        let others_should_deliver =
-            matches!(entry.leases.lead, Lead::Held(_)) || !needs_lead(entry, self.config.quorum);
+        let closed = matches!(entry.leases.lead, Lead::Waiting { .. } | Lead::Refused { .. });
         let has_one = entry.leases.held().is_some_and(|lease| lease.holder == slot)
             || entry.leases.impatient.iter().any(|lease| lease.holder == slot);
         let room = entry.leases.impatient.len() < self.config.lease.max_impatient;
-        if member.will != Will::Impatient || member.claims() || has_one || !room || !others_should_deliver {
+        if member.will != Will::Impatient || member.claims() || has_one || !room || closed {
             return;
         }
         let (frontier, _) = entry.holes(entry.frontier(self.config.quorum), self.config.lease.max_holes);

@@ -54,7 +54,8 @@ impl Tracker {
             return;
         }
         entry.set_calls_false(slot);
-        let enough = quorum.of(entry.live.len());
+        // A publisher is no witness against itself.
+        let enough = quorum.of(entry.live.len() - 1);
         let led_later = entry.leases.held().is_some_and(|lease| lease.holder == slot && lease.epoch > epoch);
         let believed = match entry.chain.state() {
             // The contradiction itself is one half of the evidence.
@@ -66,7 +67,7 @@ impl Tracker {
         }
     }
 
-    /// A member has completed: that may prove the chain, and so show who had lied.
+    /// A member has completed, or links have come: that may prove the chain, and so show who had lied.
     pub(crate) fn judge_chain(&mut self, now: Time, blob: BlobIx) {
         let quorum = self.config.quorum;
         let entry = &mut self.blobs[blob];

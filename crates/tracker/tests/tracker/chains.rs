@@ -98,6 +98,23 @@ fn a_lying_lead_is_withdrawn_by_a_quorum_and_banned_when_the_truth_is_known() {
 }
 
 #[test]
+fn of_two_the_honest_one_is_not_stuck_with_the_other_ones_lie() {
+    let mut world = World::with_nodes(2);
+    world.join(0..2);
+    world.say(&Say::progress(0).holding(1, 16).links(all_links(0, 1, "x")));
+    world.say(&Say::completed(0));
+    assert_eq!(epoch_of(&world.say(&Say::progress(1).false_chain(1))), Some(2));
+    assert_eq!(world.status().chain, ChainState::Quarantined);
+    // Had it published too, it would fetch for itself: nobody else is there to lead.
+    world.say(&Say::progress(1).holding(2, 1).links(links(1, 0, 2, 0, "y")));
+    world.say(&Say::progress(1).holding(2, 1).false_chain(2));
+    world.say(&Say::progress(0).have("").false_chain(2));
+    assert_eq!(world.lead(), None);
+    let LeaseState::Granted(grant) = world.say(&Say::progress(1).impatient()).lease else { panic!("stuck") };
+    assert!(grant.impatient && grant.frontier.get() == 0);
+}
+
+#[test]
 fn slander_costs_one_pass_at_most_and_bans_nobody() {
     let mut world = World::with_nodes(8);
     world.join(0..8);
