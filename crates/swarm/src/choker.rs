@@ -16,6 +16,10 @@ use crate::action::{Action, Recipients};
 use crate::config::Serving;
 use crate::engine::Engine;
 use crate::peer::PeerHandle;
+use crate::transfer::Transfer;
+
+/// So many chunks behind the neighbours' average is more than chance: nodes of one swarm differ by a few.
+const BEHIND: u32 = 12;
 
 /// Tit-for-tat's clock.
 #[derive(Debug, Default)]
@@ -33,25 +37,107 @@ impl Engine {
         };
         let taken = self.peers.iter().filter(|(_, peer)| !peer.choked).count();
         for _ in taken..slots {
-            let Some(best) = self.next_for_a_slot(now) else { return };
+            let Some((best, _)) = self.next_for_a_slot(now) else { return };
             self.set_choked(best, false);
         }
     }
 
-    fn next_for_a_slot(&mut self, now: Time) -> Option<PeerHandle> {
+    /// Who gets the next free place, and how many chunks it lacks.
+    fn next_for_a_slot(&mut self, now: Time) -> Option<(PeerHandle, u32)> {
         let mut best = None;
         let start = self.rng.below(self.peers.places().max(1));
         for handle in self.peers.handles_from(start) {
             let peer = self.peers.at(handle.slot);
-            if !peer.choked || peer.declined_until > now || !self.wants_something(handle) {
+            if !peer.choked || peer.declined_until > now {
                 continue;
             }
-            let rank = (self.only_takes(now, handle.slot), !self.is_far_gateway(handle.slot), peer.load.sources);
-            if best.is_none_or(|(least, _)| rank < least) {
-                best = Some((rank, handle));
+            let lacks = self.lacks(handle);
+            if lacks == 0 {
+                continue;
+            }
+            let rank = (
+                self.only_takes(now, handle.slot),
+                !self.is_far_gateway(handle.slot),
+                peer.load.sources,
+                u32::MAX - lacks,
+            );
+            if best.is_none_or(|(least, _, _)| rank < least) {
+                best = Some((rank, handle, lacks));
             }
         }
-        best.map(|(_, handle)| handle)
+        best.map(|(_, handle, lacks)| (handle, lacks))
+    }
+
+    /// Moves a place from a neighbour that only takes to one that gives.
+    fn rebalance(&mut self, now: Time) {
+        let Some((to, _)) = self.next_for_a_slot(now).filter(|(to, _)| !self.only_takes(now, to.slot)) else { return };
+        let served = self.peers.iter().filter(|(_, peer)| !peer.choked).map(|(handle, _)| handle);
+        let rider = served.filter(|handle| self.only_takes(now, handle.slot)).min();
+        if let Some(from) = rider {
+            self.set_choked(from, true);
+            self.set_choked(to, false);
+        }
+    }
+
+    /// Few serve us although there is something to get: asks one of those that have it for somebody else's place.
+    fn complain(&mut self, now: Time) {
+        let Serving::Credit { sources, idle, .. } = self.config.serving else { return };
+        let now_serving = self.sources();
+        // One less than there could be is no misfortune by itself, and a place that moves costs a round trip.
+        let few = now_serving * 2 <= usize::from(sources);
+        if now_serving >= usize::from(sources) || !(few || self.is_behind()) {
+            return;
+        }
+        let start = self.rng.below(self.peers.places().max(1));
+        let helper = self.peers.handles_from(start).find(|handle| {
+            self.peers.at(handle.slot).chokes_us
+                && self.transfers.iter().flatten().any(|transfer| {
+                    transfer.member(handle.slot).is_some_and(|member| {
+                        !transfer.members[member].suspect
+                            && (self.peers.at(handle.slot).near || self.may_ask_across(now, transfer))
+                            && transfer
+                                .member_words(member)
+                                .iter()
+                                .zip(&transfer.wanted)
+                                .any(|(has, want)| has & want != 0)
+                    })
+                })
+        });
+        if let Some(helper) = helper {
+            let sources = u8::try_from(now_serving).unwrap_or(u8::MAX);
+            self.act(Action::Send { to: Recipients::One(helper), message: PeerMessage::Hungry { sources } });
+            self.timers.slots = self.timers.slots.min(now + idle);
+        }
+    }
+
+    /// Whether the neighbours are ahead of us, on average, by more than chance.
+    fn is_behind(&self) -> bool {
+        self.transfers.iter().flatten().filter(|transfer| !transfer.finished).any(|transfer| {
+            let members = u32::try_from(transfer.members.len()).unwrap_or(u32::MAX).max(1);
+            let theirs: u32 = transfer.members.iter().map(|member| member.count).sum();
+            theirs / members > transfer.have.len() + BEHIND
+        })
+    }
+
+    /// A neighbour whom few serve wants a place: it gets a free one, or that of the one who is furthest ahead.
+    pub(crate) fn handle_hungry(&mut self, now: Time, from: PeerHandle, sources: u8) {
+        let Serving::Credit { slots, .. } = self.config.serving else { return };
+        self.peers.at_mut(from.slot).load.sources = sources;
+        if !self.peers.at(from.slot).choked || self.lacks(from) == 0 {
+            return;
+        }
+        let taken = self.peers.iter().filter(|(_, peer)| !peer.choked).count();
+        if taken >= usize::from(slots) {
+            let lacks = self.lacks(from);
+            let giving = !self.only_takes(now, from.slot);
+            let served = self.peers.iter().filter(|(_, peer)| !peer.choked && peer.load.sources > sources);
+            let served = served.map(|(handle, _)| (self.lacks(handle), handle));
+            let Some((_, richest)) = served.min().filter(|(least, _)| giving && least + BEHIND / 2 < lacks) else {
+                return;
+            };
+            self.set_choked(richest, true);
+        }
+        self.set_choked(from, false);
     }
 
     /// A neighbour has no use for its place.
@@ -66,7 +152,8 @@ impl Engine {
     /// A neighbour serves us: we take it up, or leave the place to somebody else.
     pub(crate) fn handle_unchoke(&mut self, now: Time, from: PeerHandle) {
         if let Serving::Credit { sources, idle, .. } = self.config.serving {
-            if self.sources() >= usize::from(sources) {
+            let wanting = self.transfers.iter().flatten().any(|transfer| !transfer.finished);
+            if !wanting || self.sources() >= usize::from(sources) {
                 self.act(Action::Send { to: Recipients::One(from), message: PeerMessage::Decline });
                 return;
             }
@@ -104,7 +191,21 @@ impl Engine {
             self.act(Action::Send { to: Recipients::One(peer), message: PeerMessage::Decline });
         }
         self.timers.slots = self.timers.slots.min(next);
+        self.complain(now);
         self.fill_slots(now);
+    }
+
+    /// Nothing is wanted any more: every place is given back at once.
+    pub(crate) fn return_all_slots(&mut self) {
+        if !matches!(self.config.serving, Serving::Credit { .. }) {
+            return;
+        }
+        let serving: Vec<PeerHandle> =
+            self.peers.iter().filter(|(_, peer)| !peer.chokes_us).map(|(handle, _)| handle).collect();
+        for peer in serving {
+            self.peers.at_mut(peer.slot).chokes_us = true;
+            self.act(Action::Send { to: Recipients::One(peer), message: PeerMessage::Decline });
+        }
     }
 
     /// How many neighbours serve us.
@@ -114,12 +215,20 @@ impl Engine {
 
     /// Deals tit-for-tat's places anew.
     pub(crate) fn rechoke(&mut self, now: Time) {
-        let Serving::TitForTat { slots, rechoke, optimistic } = self.config.serving else {
-            self.timers.rechoke = Time::MAX;
-            return;
+        let (slots, rechoke, optimistic) = match self.config.serving {
+            Serving::TitForTat { slots, rechoke, optimistic } => (slots, rechoke, optimistic),
+            Serving::Credit { rechoke, .. } => {
+                let busy = self.transfers.iter().flatten().any(|transfer| !transfer.members.is_empty());
+                self.timers.rechoke = if busy { now + rechoke } else { Time::MAX };
+                return self.rebalance(now);
+            }
+            Serving::Open => {
+                self.timers.rechoke = Time::MAX;
+                return;
+            }
         };
         self.timers.rechoke = now + rechoke;
-        let interested: Vec<PeerHandle> = self.peers.handles().filter(|peer| self.wants_something(*peer)).collect();
+        let interested: Vec<PeerHandle> = self.peers.handles().filter(|peer| self.lacks(*peer) > 0).collect();
         // A random order first, so that equal merits are dealt differently each time.
         let mut ranked = interested;
         self.rng.shuffle(&mut ranked);
@@ -162,13 +271,21 @@ impl Engine {
         self.drop_waiting(|waiting| waiting.peer == handle.slot);
     }
 
-    /// Whether we have a chunk that the neighbour lacks and would fetch from us.
-    fn wants_something(&self, peer: PeerHandle) -> bool {
-        self.transfers.iter().flatten().any(|transfer| {
-            transfer.member(peer.slot).is_some_and(|member| {
-                let theirs = transfer.member_words(member);
-                transfer.have.words().iter().zip(theirs).any(|(ours, theirs)| ours & !theirs != 0)
-            })
-        })
+    /// How many chunks we have that the neighbour lacks, in the blobs that it takes part in.
+    fn lacks(&self, peer: PeerHandle) -> u32 {
+        let lacks = |transfer: &Transfer| {
+            let member = transfer.member(peer.slot)?;
+            let theirs = transfer.member_words(member);
+            Some(
+                transfer
+                    .have
+                    .words()
+                    .iter()
+                    .zip(theirs)
+                    .map(|(ours, theirs)| (ours & !theirs).count_ones())
+                    .sum::<u32>(),
+            )
+        };
+        self.transfers.iter().flatten().filter_map(lacks).sum()
     }
 }

@@ -38,6 +38,8 @@ pub enum Serving {
         sources: u16,
         /// A place without anything to get is given back after this time.
         idle: Duration,
+        /// How often a place moves to a neighbour that is left behind.
+        rechoke: Duration,
         /// How many chunks a peer that gave nothing yet may take before it counts as one that only takes.
         allowance_chunks: u32,
     },
@@ -79,6 +81,8 @@ pub struct Config {
     pub max_peers: u16,
     /// Chunks asked for at one neighbour: at least so many …
     pub inflight_chunks: u16,
+    /// … and at least so many bytes …
+    pub inflight_bytes: u32,
     /// … and so many times what it brings in a round trip …
     pub inflight_round_trips: u16,
     /// … and never more than this.
@@ -95,6 +99,8 @@ pub struct Config {
     pub zone_patience: Duration,
     /// A lead fetches chunks that somebody should have after so long without a neighbour that has them.
     pub hole_patience: Duration,
+    /// A lead whose uplink turns out to be too slow gives its lease back.
+    pub lead_yields: bool,
     /// A lead tells the tracker so often how far it is.
     pub lead_report: Duration,
     /// Peers that are asked for in an announce.
@@ -113,13 +119,20 @@ impl Default for Config {
             random_first_chunks: 4,
             stream_percent: 0,
             serve_order: ServeOrder::RarestFirst,
-            serving: Serving::Credit { slots: 4, sources: 5, idle: Duration::from_millis(3), allowance_chunks: 2 },
+            serving: Serving::Credit {
+                slots: 4,
+                sources: 4,
+                idle: Duration::from_millis(3),
+                rechoke: Duration::from_millis(100),
+                allowance_chunks: 2,
+            },
             uploads_at_once: 4,
             uploads_per_link: 1,
             substitute: true,
             queued_per_peer: 64,
             max_peers: 40,
             inflight_chunks: 2,
+            inflight_bytes: 384 << 10,
             inflight_round_trips: 2,
             inflight_per_peer: 64,
             endgame_percent: 1,
@@ -128,6 +141,7 @@ impl Default for Config {
             impatient_after: Duration::from_secs(5),
             zone_patience: Duration::from_millis(250),
             hole_patience: Duration::from_millis(100),
+            lead_yields: true,
             lead_report: Duration::from_millis(100),
             want_peers: 50,
             upload_limit: None,
@@ -150,7 +164,9 @@ impl Config {
             uploads_at_once: 5,
             uploads_per_link: 1,
             substitute: false,
+            lead_yields: false,
             inflight_chunks: 5,
+            inflight_bytes: 0,
             inflight_per_peer: 5,
             ..Self::default()
         }
@@ -167,8 +183,10 @@ impl Config {
             uploads_at_once: 30,
             uploads_per_link: 3,
             substitute: false,
+            lead_yields: false,
             max_peers: 10,
             inflight_chunks: 3,
+            inflight_bytes: 0,
             inflight_round_trips: 0,
             inflight_per_peer: 3,
             ..Self::default()

@@ -162,6 +162,7 @@ impl Engine {
             self.act(Action::Send { to: Recipients::Many(to), message });
         }
         self.timers.sweep = self.timers.sweep.min(now + Self::SWEEP);
+        self.timers.rechoke = self.timers.rechoke.min(now + Self::SWEEP);
         self.announce_soon(now, slot);
         self.announce_due(now);
     }
@@ -254,7 +255,7 @@ impl Engine {
             }
             PeerMessage::Choke => {
                 self.peers.at_mut(from.slot).chokes_us = true;
-                self.lose_requests_of(from.slot, None);
+                self.lose_waiting_requests_of(from.slot);
                 self.fill(now);
                 Ok(())
             }
@@ -264,6 +265,10 @@ impl Engine {
             }
             PeerMessage::Decline => {
                 self.handle_decline(now, from);
+                Ok(())
+            }
+            PeerMessage::Hungry { sources } => {
+                self.handle_hungry(now, from, *sources);
                 Ok(())
             }
             PeerMessage::Substitute { key, asked, sent } => self.handle_substitute(now, from, *key, (*asked, *sent)),
@@ -313,18 +318,6 @@ impl Engine {
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.counters
-    }
-
-    /// dbg
-    pub fn dbg(&self) -> (usize, usize, usize, usize, usize, usize) {
-        let out: usize = self.peers.iter().map(|(_, p)| p.outstanding.len()).sum();
-        let arr: usize = self.peers.iter().map(|(_, p)| p.outstanding.iter().filter(|o| o.arriving).count()).sum();
-        let t = self.transfers[0].as_ref();
-        let miss = t.map_or(0, |t| {
-            let all = t.wanted.iter().zip(0..);
-            all.map(|(w, i)| (0..64).filter(|b| w >> b & 1 == 1 && t.availability[i * 64 + b] > 0).count()).sum()
-        });
-        (self.uploads.sending.len(), self.uploads.waiting.len(), out, arr, miss, t.map_or(0, |t| t.have.len() as usize))
     }
 
     /// How many neighbours are connected.

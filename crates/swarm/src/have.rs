@@ -189,6 +189,9 @@ impl Engine {
         transfer.lead = crate::lead::Lead::default();
         let key = transfer.blob.key();
         self.settle_evidence(now, slot);
+        if self.transfers.iter().flatten().all(|transfer| transfer.finished) {
+            self.return_all_slots();
+        }
         self.announce_soon(now, slot);
         self.act(Action::Completed { key });
     }

@@ -280,7 +280,12 @@ impl Engine {
     fn yield_if_too_slow(&mut self, now: Time, slot: BlobSlot) {
         let Some(Lease { epoch, fetched, since, .. }) = self.transfer(slot).lead.lease else { return };
         let alone_in_swarm = self.transfer(slot).members.is_empty();
-        if fetched < JUDGED_FROM || now.since(since) < JUDGED_AFTER || fetched % 8 != 0 || alone_in_swarm {
+        if !self.config.lead_yields
+            || fetched < JUDGED_FROM
+            || now.since(since) < JUDGED_AFTER
+            || fetched % 8 != 0
+            || alone_in_swarm
+        {
             return;
         }
         if self.backlog(slot) * BACKLOG_SHARE > fetched {

@@ -162,7 +162,7 @@ impl Engine {
     }
 
     /// Whether a zone's ordinary agent may ask across: its gateway is itself, or nothing has come for a while.
-    fn may_ask_across(&self, now: Time, transfer: &Transfer) -> bool {
+    pub(crate) fn may_ask_across(&self, now: Time, transfer: &Transfer) -> bool {
         transfer.gateway == Some(self.me) || transfer.idle(now) >= self.config.zone_patience
     }
 
@@ -179,9 +179,10 @@ impl Engine {
 
     /// How many chunks a neighbour may owe: twice what it sends in a round trip and a chunk, so that its queue never runs dry.
     fn pipeline(&self, peer: &Peer, transfer: &Transfer) -> usize {
-        let Config { inflight_chunks, inflight_round_trips, inflight_per_peer, .. } = self.config;
+        let Config { inflight_chunks, inflight_bytes, inflight_round_trips, inflight_per_peer, .. } = self.config;
+        let chunk_bytes = u64::from(transfer.blob.geometry.chunk_size().bytes());
         let in_flight = u64::from(inflight_round_trips) * peer.pace.bytes_in(self.round_trip.unwrap_or_default());
-        let chunks = 1 + in_flight.div_ceil(u64::from(transfer.blob.geometry.chunk_size().bytes()));
+        let chunks = (1 + in_flight.div_ceil(chunk_bytes)).max(u64::from(inflight_bytes) / chunk_bytes);
         let chunks = usize::try_from(chunks).unwrap_or(usize::MAX);
         chunks.max(usize::from(inflight_chunks)).min(usize::from(inflight_per_peer))
     }
@@ -260,7 +261,7 @@ impl Engine {
                 found = true;
             }
         }
-        if found {
+        if found || self.sources() == 0 {
             self.timers.slots = self.timers.slots.min(now + idle);
         }
     }
@@ -291,6 +292,13 @@ impl Engine {
         for (slot, chunk) in owed.into_iter().filter(|(slot, _)| blob.is_none_or(|blob| blob == *slot)) {
             self.lose_request(slot, chunk, peer);
         }
+    }
+
+    /// What a neighbour owes and has not begun to send is lost: it has choked us.
+    pub(crate) fn lose_waiting_requests_of(&mut self, peer: u16) {
+        let waiting = self.peers.at(peer).outstanding.iter().filter(|owed| !owed.arriving);
+        let waiting: Vec<(BlobSlot, ChunkIndex)> = waiting.map(|owed| (owed.blob, owed.chunk)).collect();
+        waiting.into_iter().for_each(|(slot, chunk)| self.lose_request(slot, chunk, peer));
     }
 
     pub(crate) fn handle_reject(

@@ -30,7 +30,14 @@ pub(crate) struct Timers {
 
 impl Timers {
     pub(crate) const fn idle() -> Self {
-        Self { announce: Time::MAX, tell: Time::MAX, limit: Time::MAX, rechoke: Time::MAX, slots: Time::MAX, sweep: Time::MAX }
+        Self {
+            announce: Time::MAX,
+            tell: Time::MAX,
+            limit: Time::MAX,
+            rechoke: Time::MAX,
+            slots: Time::MAX,
+            sweep: Time::MAX,
+        }
     }
 
     fn next(&self) -> Time {

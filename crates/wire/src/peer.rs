@@ -63,6 +63,11 @@ pub enum PeerMessage {
     /// I don't use the place that you keep for me: enough others serve me, or you have nothing that I lack. Give it to somebody
     /// else.
     Decline,
+    /// You have what I lack, and few serve me: if somebody whom you serve has plenty, give me that place.
+    Hungry {
+        /// How many serve me.
+        sources: u8,
+    },
     /// Instead of the chunk that you asked for you get another one, which none of my neighbours has.
     Substitute {
         /// The swarm.
