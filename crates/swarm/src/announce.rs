@@ -140,7 +140,7 @@ impl Engine {
         let want = self.config.want_peers;
         let max_peers = usize::from(self.config.max_peers);
         let can_lead = self.can_lead;
-        let backlog = self.backlog(slot);
+        let backlog = if self.config.lead_yields { self.backlog(slot) } else { 0 };
         let transfer = self.transfer_mut(slot);
         let lease = match (transfer.announce.parting.take(), transfer.lead.holding()) {
             (Some(parting), _) => parting,

@@ -84,7 +84,7 @@ impl Engine {
         let Serving::Credit { sources, idle, .. } = self.config.serving else { return };
         let now_serving = self.sources();
         // One less than there could be is no misfortune by itself, and a place that moves costs a round trip.
-        let few = now_serving * 2 <= usize::from(sources);
+        let few = now_serving == 0;
         if now_serving >= usize::from(sources) || !(few || self.is_behind()) {
             return;
         }

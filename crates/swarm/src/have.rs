@@ -75,7 +75,8 @@ impl Engine {
             }
             news |= transfer.state(chunk) == ChunkState::Missing;
         }
-        if news {
+        // Most neighbours don't serve us at the moment: what they get changes nothing yet.
+        if news && !self.peers.at(from.slot).chokes_us {
             self.fill(now);
         }
         Ok(())
