@@ -91,7 +91,7 @@ pub struct Config {
     pub endgame_percent: u8,
     /// A peer that owes a chunk and sends nothing for so long loses its requests.
     pub snub_after: Duration,
-    /// New chunks are told at most once in this time.
+    /// New chunks are told at most once in this time, and at most once for each two chunks of a 10 Gbit/s link.
     pub have_interval: Duration,
     /// A leech without any progress for so long asks for a lease of its own.
     pub impatient_after: Duration,

@@ -5,6 +5,7 @@
 //! Absent on purpose: acting on it (`requests`, `serve`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_types::{BlobInfo, BlobKey, ChunkIndex, ChunkSet, Time};
 use shoal_wire::{JoinFlags, Load, PeerMessage};
@@ -84,7 +85,7 @@ impl Engine {
 
     /// A verified chunk is ours: it is told, and perhaps the blob is complete.
     pub(crate) fn chunk_is_here(&mut self, now: Time, slot: BlobSlot, chunk: ChunkIndex) {
-        let interval = self.config.have_interval;
+        let interval = self.have_interval(slot);
         let transfer = self.transfer_mut(slot);
         transfer.set_state(chunk, ChunkState::Have);
         transfer.progressed = now;
@@ -104,14 +105,13 @@ impl Engine {
 
     /// Tells the members of every blob what is due.
     pub(crate) fn tell_all(&mut self, now: Time) {
-        let interval = self.config.have_interval;
         let mut next = Time::MAX;
         for slot in self.slots() {
             let transfer = self.transfer(slot);
             if transfer.untold.is_empty() {
                 continue;
             }
-            let due = transfer.told + interval;
+            let due = transfer.told + self.have_interval(slot);
             if due <= now {
                 self.tell(now, slot);
             } else {
@@ -166,6 +166,13 @@ impl Engine {
             self.act(Action::Send { to: Recipients::One(to), message: PeerMessage::Reject { key, chunk, reason } });
         }
         self.drop_waiting(|waiting| waiting.blob == slot && shaken.contains(waiting.chunk));
+    }
+
+    /// How often new chunks are told: two at a time at 10 Gbit/s, 1.6 ns a byte. One at a time is twice the messages and gains nothing;
+    /// on a slower link it comes to one at a time.
+    fn have_interval(&self, slot: BlobSlot) -> Duration {
+        let chunk_bytes = u64::from(self.transfer(slot).blob.geometry.chunk_size().bytes());
+        self.config.have_interval.max(Duration::from_nanos(chunk_bytes * 8 / 5))
     }
 
     fn tell(&mut self, now: Time, slot: BlobSlot) {

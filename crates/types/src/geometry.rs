@@ -53,7 +53,7 @@ impl ChunkSize {
     /// The largest one, 4 MiB.
     pub const MAX: Self = Self(4 << 20);
     /// How many chunks a blob is cut into, where the limits allow.
-    pub const TARGET_CHUNKS: u64 = 1024;
+    pub const TARGET_CHUNKS: u64 = 2048;
 
     /// A chunk size of so many bytes.
     ///
@@ -67,7 +67,7 @@ impl ChunkSize {
         }
     }
 
-    /// The size that a blob of `size_bytes` is cut by, unless someone fixed another: size / 1024, rounded up to a power of two.
+    /// The size that a blob of `size_bytes` is cut by, unless someone fixed another: size / 2048, rounded up to a power of two.
     #[must_use]
     pub fn for_blob(size_bytes: u64) -> Self {
         Self::for_blob_with(size_bytes, Self::TARGET_CHUNKS)
@@ -224,14 +224,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_chunk_size_is_a_1024th_within_the_limits() {
+    fn the_default_chunk_size_is_a_2048th_within_the_limits() {
         let cases = [
             (0, 64 << 10),
             (1, 64 << 10),
             (32 << 20, 64 << 10),
-            (64 << 20, 64 << 10),
-            ((64 << 20) + 1, 128 << 10),
-            (1 << 30, 1 << 20),
+            (128 << 20, 64 << 10),
+            ((128 << 20) + 1, 128 << 10),
+            (1 << 30, 512 << 10),
             (1 << 40, 4 << 20),
         ];
         for (size, chunk) in cases {
