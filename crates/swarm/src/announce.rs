@@ -89,6 +89,8 @@ impl Engine {
             Directive::Lease { key, grant } => {
                 if let Some(slot) = self.find(*key) {
                     self.take_lease(now, slot, grant);
+                    // The tracker takes a silent holder for a dead one.
+                    self.announce_soon(now, slot);
                 }
             }
             Directive::LeaseRevoked { key, epoch } => {
@@ -104,7 +106,7 @@ impl Engine {
             Directive::Gateway { key, node } => {
                 if let Some(slot) = self.find(*key) {
                     self.transfer_mut(slot).gateway = Some(*node);
-                    self.send_joins(slot);
+                    self.send_joins(slot, false);
                 }
             }
             Directive::Ban { nodes } => nodes.iter().for_each(|node| self.ban(now, *node)),
@@ -175,17 +177,20 @@ impl Engine {
     /// The links of an epoch and of all before it prove nothing: what was verified under them is gone.
     pub(crate) fn withdraw(&mut self, now: Time, slot: BlobSlot, epoch: u64) {
         let transfer = self.transfer_mut(slot);
-        let shaken = transfer.chain.withdraw(epoch);
-        if shaken.is_empty() {
+        if transfer.chain.is_withdrawn(epoch) {
             return;
         }
+        let shaken = transfer.chain.withdraw(epoch);
         transfer.generation += 1;
         transfer.evidence.clear();
-        transfer.members.iter_mut().for_each(|member| member.suspect = false);
+        // What the neighbours said to have may have rested on the same links: they say it again.
+        transfer.forget_claims();
         let key = transfer.blob.key();
-        self.drop_chunks(now, slot, &shaken);
-        self.send_joins(slot);
-        self.act(Action::ChainFailed { key });
+        if !shaken.is_empty() {
+            self.drop_chunks(now, slot, &shaken);
+            self.act(Action::ChainFailed { key });
+        }
+        self.send_joins(slot, true);
     }
 
     /// Refuses a node from now on.

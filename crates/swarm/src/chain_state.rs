@@ -123,7 +123,7 @@ impl ChainState {
         let SignedLinks { batch: LinkBatch { blob, epoch, run }, publisher, signature } = links.get();
         let last = self.blob.geometry.last_chunk();
         let beyond = run.first().get().saturating_add(run.count()) > last.get() + 1;
-        if *blob != self.blob || beyond || self.closed || self.withdrawn.is_some_and(|withdrawn| *epoch <= withdrawn) {
+        if *blob != self.blob || beyond || self.closed || self.is_withdrawn(*epoch) {
             return Learned::Nothing;
         }
         let contradicted = run.iter().find(|(chunk, link)| self.link_after(*chunk).is_some_and(|known| known != *link));
@@ -180,13 +180,18 @@ impl ChainState {
         self.batches.range(start..).take(limit).filter_map(|(first, record)| self.signed(*first, record)).collect()
     }
 
+    /// Whether links of this epoch prove nothing already.
+    pub(crate) fn is_withdrawn(&self, epoch: u64) -> bool {
+        self.withdrawn.is_some_and(|withdrawn| epoch <= withdrawn)
+    }
+
     /// Forgets the links of this epoch and of earlier ones; the chunks whose verification rested on them.
     pub(crate) fn withdraw(&mut self, epoch: u64) -> ChunkSet {
         let mut shaken = ChunkSet::empty(self.known.capacity());
+        self.withdrawn = self.withdrawn.max(Some(epoch));
         if self.closed {
             return shaken;
         }
-        self.withdrawn = self.withdrawn.max(Some(epoch));
         let gone: Vec<ChunkIndex> =
             self.batches.iter().filter(|(_, record)| record.epoch <= epoch).map(|(first, _)| *first).collect();
         for first in gone {
@@ -213,7 +218,7 @@ impl ChainState {
     pub(crate) fn check_invariants(&self) {
         let covered: u32 = self.known.iter().map(|chunk| u32::from(self.record_of(chunk).is_some())).sum();
         assert_eq!(covered, self.known.len(), "every known link has the batch it came in");
-        if let Some(withdrawn) = self.withdrawn {
+        if let Some(withdrawn) = self.withdrawn.filter(|_| !self.closed) {
             assert!(self.batches.values().all(|record| record.epoch > withdrawn), "no link of a withdrawn epoch");
         }
     }

@@ -122,10 +122,10 @@ impl Engine {
     }
 
     /// Tells every neighbour what we have and who we are in this swarm.
-    pub(crate) fn send_joins(&mut self, slot: BlobSlot) {
+    pub(crate) fn send_joins(&mut self, slot: BlobSlot, answer: bool) {
         let to: Vec<PeerHandle> = self.peers.handles().collect();
         if !to.is_empty() {
-            let message = self.join_message(slot, false);
+            let message = self.join_message(slot, answer);
             self.act(Action::Send { to: Recipients::Many(to), message });
         }
     }

@@ -245,6 +245,15 @@ impl Transfer {
         }
     }
 
+    /// Forgets what the members said to have, and what was held against them on an open chain.
+    pub(crate) fn forget_claims(&mut self) {
+        for member in 0..self.members.len() {
+            self.count_bits(member, false);
+            self.members[member].suspect = false;
+        }
+        self.bits.fill(0);
+    }
+
     /// How long nothing was verified.
     pub(crate) fn idle(&self, now: Time) -> Duration {
         now.since(self.progressed)
