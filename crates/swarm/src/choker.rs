@@ -42,6 +42,13 @@ impl Engine {
         }
     }
 
+    /// Somebody takes part: from now on credit looks from time to time who has a place and only takes.
+    pub(crate) fn watch_slots(&mut self, now: Time) {
+        if let Serving::Credit { rechoke, .. } = self.config.serving {
+            self.timers.rechoke = self.timers.rechoke.min(now + rechoke);
+        }
+    }
+
     /// Who gets the next free place, and how many chunks it lacks.
     fn next_for_a_slot(&mut self, now: Time) -> Option<(PeerHandle, u32)> {
         let mut best = None;

@@ -42,6 +42,7 @@ impl Engine {
             let message = self.join_message(slot, false);
             self.act(Action::Send { to: Recipients::One(from), message });
         }
+        self.watch_slots(now);
         self.fill_slots(now);
         self.fill(now);
         Ok(())

@@ -22,6 +22,7 @@ use crate::action::{Action, Recipients};
 use crate::chain_state::Learned;
 use crate::engine::Engine;
 use crate::peer::BlobSlot;
+use crate::picker;
 use crate::transfer::{ChunkState, Transfer};
 
 /// A successor waits so long for the links up to the frontier: some round trips, and little against a second fetch.
@@ -168,7 +169,7 @@ impl Engine {
         transfer.lead.lease = Some(Lease {
             epoch: grant.epoch,
             since: now,
-            frontier: grant.frontier.get().max(swarm_frontier(transfer)),
+            frontier: grant.frontier.get(),
             fetched: 0,
             asked_for_links: false,
         });
@@ -194,16 +195,17 @@ impl Engine {
         }
         let count = transfer.blob.geometry.chunk_count();
         if lease.frontier < count {
-            let mut frontier = lease.frontier;
-            if transfer.chain.link_before(ChunkIndex::new(frontier)).is_none() {
-                if now.since(lease.since) < LINKS_PATIENCE {
-                    self.ask_for_links(slot, frontier);
-                    self.timers.sweep = self.timers.sweep.min(now + Duration::from_millis(5));
-                    return;
-                }
-                // Nobody told: go on from where the links end.
-                frontier = transfer.chain.first_unknown().map_or(frontier, |first| first.get().min(frontier));
+            // As far as links are known somebody has fetched. A neighbour that claims more is asked for the links that prove it.
+            let frontier = transfer.chain.first_unknown().map_or(count - 1, |first| first.get()).max(lease.frontier);
+            let linked = transfer.chain.link_before(ChunkIndex::new(frontier)).is_some();
+            if (claimed_frontier(transfer) > frontier || !linked) && now.since(lease.since) < LINKS_PATIENCE {
+                self.ask_for_links(slot);
+                self.timers.sweep = self.timers.sweep.min(now + LINKS_PATIENCE / 4);
+                return;
             }
+            // The tracker may know of more than anybody here told: go on from where the links end.
+            let frontier =
+                if linked { frontier } else { transfer.chain.first_unknown().map_or(0, |first| first.get()) };
             if let Some(run) = next_run(transfer, frontier..count, |_| true) {
                 self.fetch(slot, run);
                 return;
@@ -261,18 +263,19 @@ impl Engine {
         self.act(Action::FetchOrigin { key, epoch, chunks: run, before });
     }
 
-    fn ask_for_links(&mut self, slot: BlobSlot, frontier: u32) {
+    fn ask_for_links(&mut self, slot: BlobSlot) {
         let transfer = self.transfer_mut(slot);
         let Some(lease) = &mut transfer.lead.lease else { return };
         if std::mem::replace(&mut lease.asked_for_links, true) {
             return;
         }
         let Some(from) = transfer.chain.first_unknown() else { return };
-        let newest = ChunkIndex::new(frontier.saturating_sub(1));
         let key = transfer.blob.key();
-        let holders = (0..transfer.members.len()).filter(|member| transfer.member_has(*member, newest));
-        // Three: one of them may be silent, another one gone.
-        let peers: Vec<u16> = holders.take(3).map(|member| transfer.members[member].peer).collect();
+        // Those that claim the most, whether it is true or not: all neighbours at most, once a lease.
+        let beyond =
+            |member: &usize| picker::ones(transfer.member_words(*member)).last().is_some_and(|last| last >= from);
+        let holders = (0..transfer.members.len()).filter(beyond);
+        let peers: Vec<u16> = holders.map(|member| transfer.members[member].peer).collect();
         let to = peers.into_iter().map(|peer| self.peers.handle_at(peer)).collect();
         self.act(Action::Send { to: Recipients::Many(to), message: PeerMessage::LinksWanted { key, from } });
     }
@@ -296,8 +299,8 @@ impl Engine {
     }
 }
 
-/// The first chunk beyond all that we or a neighbour have.
-fn swarm_frontier(transfer: &Transfer) -> u32 {
+/// The first chunk beyond all that we have or a neighbour says to have.
+fn claimed_frontier(transfer: &Transfer) -> u32 {
     let held = |chunk: &ChunkIndex| transfer.have.contains(*chunk) || transfer.availability[chunk.as_usize()] > 0;
     transfer.blob.geometry.chunks().rev().find(held).map_or(0, |chunk| chunk.get() + 1)
 }

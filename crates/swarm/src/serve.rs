@@ -85,7 +85,12 @@ impl Engine {
         let limit = self.config.queued_per_peer;
         let Some(peer) = self.peers.get_mut(from) else { return };
         let (choked, full) = (peer.choked, peer.queued >= limit);
-        let here = slot.filter(|slot| self.transfer(*slot).have.contains(chunk));
+        // Who takes no part has nothing to get: its requests would outlast its connection.
+        let serves = |slot: BlobSlot| {
+            let transfer = self.transfer(slot);
+            transfer.have.contains(chunk) && transfer.member(from.slot).is_some()
+        };
+        let here = slot.filter(|slot| serves(*slot));
         let slot = match here {
             _ if choked => return self.reject(from, key, chunk, RejectReason::Choked),
             None => return self.reject(from, key, chunk, RejectReason::Absent),

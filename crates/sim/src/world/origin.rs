@@ -241,6 +241,8 @@ impl World {
         let node = &mut self.nodes[ix as usize];
         if lies {
             node.wrong.insert((self.blob_ix[&blob.key()], chunk), variant);
+        } else {
+            node.wrong.remove(&(self.blob_ix[&blob.key()], chunk));
         }
         if last && !lies && Link::from(blob.digest) != link {
             node.engine.handle_origin_mismatch(now, blob.key(), epoch);
