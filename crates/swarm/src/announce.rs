@@ -63,7 +63,10 @@ impl Engine {
         }
         let transfer = self.transfer_mut(slot);
         transfer.announce.interval = reply.interval;
-        transfer.gateway = reply.gateway;
+        let new_gateway = std::mem::replace(&mut transfer.gateway, reply.gateway) != reply.gateway;
+        if new_gateway && reply.gateway == Some(self.me) {
+            self.send_joins(slot, false);
+        }
         if let Some(epoch) = reply.withdrawn {
             self.withdraw(now, slot, epoch);
         }
@@ -181,12 +184,12 @@ impl Engine {
             return;
         }
         let shaken = transfer.chain.withdraw(epoch);
-        transfer.generation += 1;
         transfer.evidence.clear();
         // What the neighbours said to have may have rested on the same links: they say it again.
         transfer.forget_claims();
         let key = transfer.blob.key();
         if !shaken.is_empty() {
+            self.transfer_mut(slot).generation += 1;
             self.drop_chunks(now, slot, &shaken);
             self.act(Action::ChainFailed { key });
         }

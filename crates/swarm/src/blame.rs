@@ -50,6 +50,16 @@ impl Engine {
         }
     }
 
+    /// A neighbour takes part, perhaps again: leaving and coming back clears nobody.
+    pub(crate) fn remember_blame(&mut self, slot: BlobSlot, peer: PeerHandle) {
+        let node = self.peers.at(peer.slot).node;
+        let transfer = self.transfer_mut(slot);
+        let blamed = transfer.evidence.iter().any(|evidence| evidence.sender == node);
+        if let Some(member) = transfer.member(peer.slot) {
+            transfer.members[member].suspect |= blamed;
+        }
+    }
+
     /// The chain has closed: whoever sent a wrong chunk under it is a liar.
     pub(crate) fn settle_evidence(&mut self, now: Time, slot: BlobSlot) {
         let evidence = std::mem::take(&mut self.transfer_mut(slot).evidence);

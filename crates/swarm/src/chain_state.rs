@@ -122,8 +122,11 @@ impl ChainState {
     pub(crate) fn learn(&mut self, links: &VerifiedLinks) -> Learned {
         let SignedLinks { batch: LinkBatch { blob, epoch, run }, publisher, signature } = links.get();
         let last = self.blob.geometry.last_chunk();
+        let foreign = *blob != self.blob || run.algorithm() != self.blob.digest.algorithm();
         let beyond = run.first().get().saturating_add(run.count()) > last.get() + 1;
-        if *blob != self.blob || beyond || self.closed || self.is_withdrawn(*epoch) {
+        // A last link that isn't the digest is false on its face: it contradicts nobody but its author.
+        let false_end = run.get(last).is_some_and(|link| link != self.blob.digest.into());
+        if foreign || beyond || false_end || self.closed || self.is_withdrawn(*epoch) {
             return Learned::Nothing;
         }
         let contradicted = run.iter().find(|(chunk, link)| self.link_after(*chunk).is_some_and(|known| known != *link));

@@ -13,7 +13,7 @@ use shoal_wire::{JoinFlags, Load, PeerMessage};
 use crate::action::{Action, Recipients};
 use crate::engine::{Engine, Violation};
 use crate::peer::{BlobSlot, PeerHandle};
-use crate::transfer::{ChunkState, Transfer};
+use crate::transfer::ChunkState;
 
 impl Engine {
     pub(crate) fn handle_join(
@@ -32,6 +32,7 @@ impl Engine {
             return Err(Violation);
         }
         self.transfer_mut(slot).join(from.slot, have, flags);
+        self.remember_blame(slot, from);
         // What it no longer has, it won't send.
         let owed: Vec<ChunkIndex> =
             self.peers.at(from.slot).outstanding.iter().filter(|o| o.blob == slot).map(|o| o.chunk).collect();
@@ -140,12 +141,14 @@ impl Engine {
     /// Chunks that were verified under withdrawn links are missing again.
     pub(crate) fn drop_chunks(&mut self, now: Time, slot: BlobSlot, shaken: &ChunkSet) {
         let key = self.transfer(slot).blob.key();
-        for chunk in shaken.iter() {
+        for chunk in self.transfer(slot).blob.geometry.chunks() {
             match self.transfer(slot).state(chunk) {
-                ChunkState::Have | ChunkState::Held { .. } | ChunkState::Verifying { .. } => {
-                    self.transfer_mut(slot).set_state(chunk, ChunkState::Missing);
-                }
-                ChunkState::Missing
+                ChunkState::Have | ChunkState::Held { .. } if shaken.contains(chunk) => self.reopen(slot, chunk),
+                // Whatever its links: the answer will be one of an earlier generation, which counts for nothing.
+                ChunkState::Verifying { .. } => self.reopen(slot, chunk),
+                ChunkState::Have
+                | ChunkState::Held { .. }
+                | ChunkState::Missing
                 | ChunkState::Requested { .. }
                 | ChunkState::Arriving { .. }
                 | ChunkState::Origin => {}
@@ -208,14 +211,16 @@ impl Engine {
     pub(crate) fn end_membership(&mut self, slot: BlobSlot, peer: u16) {
         self.lose_requests_of(peer, Some(slot));
         self.drop_waiting(|waiting| waiting.peer == peer && waiting.blob == slot);
-        drop_held(self.transfer_mut(slot), peer);
+        self.drop_held(slot, peer);
         self.transfer_mut(slot).leave(peer);
     }
-}
 
-/// What a neighbour sent and can't be verified yet goes with it: nobody would be to blame for it.
-fn drop_held(transfer: &mut Transfer, peer: u16) {
-    let held: Vec<ChunkIndex> =
-        transfer.blob.geometry.chunks().filter(|chunk| transfer.state(*chunk) == ChunkState::Held { peer }).collect();
-    held.into_iter().for_each(|chunk| transfer.set_state(chunk, ChunkState::Missing));
+    /// What a neighbour sent and can't be verified yet goes with it: nobody would be to blame for it.
+    fn drop_held(&mut self, slot: BlobSlot, peer: u16) {
+        let transfer = self.transfer(slot);
+        let chunks = transfer.blob.geometry.chunks();
+        let held: Vec<ChunkIndex> =
+            chunks.filter(|chunk| transfer.state(*chunk) == ChunkState::Held { peer }).collect();
+        held.into_iter().for_each(|chunk| self.reopen(slot, chunk));
+    }
 }

@@ -166,6 +166,9 @@ impl Engine {
         if transfer.finished || transfer.lead.lease.as_ref().is_some_and(|lease| lease.epoch >= grant.epoch) {
             return;
         }
+        // What an earlier lease had begun would be signed under its epoch, and ignored.
+        self.end_lease(slot, None);
+        let transfer = self.transfer_mut(slot);
         transfer.lead.lease = Some(Lease {
             epoch: grant.epoch,
             since: now,

@@ -58,9 +58,13 @@ impl Engine {
                 peer.snubbed_until = Time::ZERO;
             }
         }
-        let useful = match self.transfer(slot).state(chunk) {
+        let transfer = self.transfer(slot);
+        // What was cancelled may come all the same. From a stranger nobody could drop it when the connection ends, and a suspect
+        // could keep a chunk from ever being right.
+        let trusted = transfer.member(from.slot).is_some_and(|member| !transfer.members[member].suspect);
+        let useful = match transfer.state(chunk) {
             ChunkState::Missing => owed.is_some(),
-            ChunkState::Requested { .. } | ChunkState::Arriving { .. } => true,
+            ChunkState::Requested { .. } | ChunkState::Arriving { .. } => owed.is_some() || trusted,
             _ => false,
         };
         if !useful {
@@ -89,8 +93,8 @@ impl Engine {
             transfer.bytes_from_peers += bytes;
             self.chunk_is_here(now, slot, chunk);
         } else {
-            transfer.set_state(chunk, ChunkState::Missing);
             self.counters.bytes_wasted += bytes;
+            self.reopen(slot, chunk);
             self.blame(now, slot, chunk, from);
         }
         self.fill(now);
@@ -273,16 +277,20 @@ impl Engine {
         }
         match self.transfer(slot).state(chunk) {
             ChunkState::Requested { peer: owner } | ChunkState::Arriving { peer: owner } if owner == peer => {
-                let other = self.debtors(slot, chunk).next();
-                let state = match other {
-                    Some((other, true)) => ChunkState::Arriving { peer: other },
-                    Some((other, false)) => ChunkState::Requested { peer: other },
-                    None => ChunkState::Missing,
-                };
-                self.transfer_mut(slot).set_state(chunk, state);
+                self.reopen(slot, chunk);
             }
             _ => {}
         }
+    }
+
+    /// A chunk is to be had again: from a neighbour that owes it still, be it cancelled, or from any.
+    pub(crate) fn reopen(&mut self, slot: BlobSlot, chunk: ChunkIndex) {
+        let state = match self.debtors(slot, chunk).next() {
+            Some((other, true)) => ChunkState::Arriving { peer: other },
+            Some((other, false)) => ChunkState::Requested { peer: other },
+            None => ChunkState::Missing,
+        };
+        self.transfer_mut(slot).set_state(chunk, state);
     }
 
     /// Everything that a neighbour owes of a blob, or of all blobs, is lost.
