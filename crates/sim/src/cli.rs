@@ -76,9 +76,10 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Some(Command::Table(table)) => match table::run(&table) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failure(&error),
+        Some(Command::Table(table)) => match table::check(&table).map(|()| table::run(&table)) {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            Ok(Err(error)) => failure(&error),
+            Err(error) => usage(&error),
         },
         None => single(&cli.single),
     }

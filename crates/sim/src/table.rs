@@ -104,23 +104,31 @@ impl Store {
     }
 }
 
-/// Measures and writes.
+/// Whether the parts that are asked for exist.
 ///
 /// # Errors
-/// One line: a part that doesn't exist, or a file that can't be written.
-pub(crate) fn run(table: &Table) -> Result<(), String> {
+/// One line that names them all.
+pub(crate) fn check(table: &Table) -> Result<(), String> {
     let parts = rows::parts(table.large);
     if let Some(unknown) = table.only.iter().find(|only| parts.iter().all(|(part, _)| part != *only)) {
         let mut names: Vec<_> = parts.iter().map(|(part, _)| part.as_str()).collect();
         names.dedup();
         return Err(format!("there is no part '{unknown}'; the parts are {}", names.join(", ")));
     }
+    Ok(())
+}
+
+/// Measures and writes.
+///
+/// # Errors
+/// One line: a file that can't be read or written.
+pub(crate) fn run(table: &Table) -> Result<(), String> {
     let file = |name: &str| table.docs.join(name);
     let mut store = Store::load(&file("simulation.json"))?;
     let date = table.date.clone().unwrap_or_else(today);
     let usual = Usual::default();
     let mut wanted: Vec<Wanted> = Vec::new();
-    for (part, of_part) in parts {
+    for (part, of_part) in rows::parts(table.large) {
         if !table.render && (table.only.is_empty() || table.only.contains(&part)) {
             wanted.extend(of_part);
         }

@@ -12,13 +12,6 @@ use shoal_types::ChunkSize;
 use super::units::Share;
 use crate::setup::{Costs, TEN_GIGABIT};
 
-/// From this size on a blob is cut more finely than agents do by default: a gigabyte's last chunk of 2 MiB spreads over the nodes for
-/// longer than the messages of twice as many chunks cost.
-const FINE_FROM_BYTES: u64 = 256 << 20;
-
-/// Into so many chunks.
-const FINE_CHUNKS: u64 = 1024;
-
 /// A system to compare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Preset {
@@ -62,7 +55,6 @@ pub(crate) fn chunk_size(preset: Preset, size_bytes: u64) -> ChunkSize {
     match preset {
         Preset::Classic => ChunkSize::new(256 << 10).unwrap_or(ChunkSize::MIN),
         Preset::KrakenPolicy | Preset::ClientServer => ChunkSize::MAX,
-        Preset::Shoal if size_bytes >= FINE_FROM_BYTES => ChunkSize::for_blob_with(size_bytes, FINE_CHUNKS),
         Preset::Shoal => ChunkSize::for_blob(size_bytes),
     }
 }
@@ -200,9 +192,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gigabyte_is_cut_finely_and_a_small_blob_as_agents_do() {
+    fn each_preset_cuts_in_its_own_way() {
         let bytes = |preset, size| chunk_size(preset, size).bytes();
-        assert_eq!(bytes(Preset::Shoal, 1 << 30), 1 << 20);
+        assert_eq!(bytes(Preset::Shoal, 1 << 30), ChunkSize::for_blob(1 << 30).bytes());
         assert_eq!(bytes(Preset::Shoal, 32 << 20), 64 << 10);
         assert_eq!(bytes(Preset::Classic, 1 << 30), 256 << 10);
         assert_eq!(bytes(Preset::KrakenPolicy, 32 << 20), 4 << 20);

@@ -65,9 +65,10 @@ pub(super) const VARIANTS: &[(&[&str], &str)] = &[
     (&["max-peers=10"], "10 neighbours instead of 40"),
     (&["max-peers=20"], "20"),
     (&["have-interval=2ms"], "new chunks are told ten times more seldom"),
-    (&["target-chunks=256"], "256 chunks"),
-    (&["target-chunks=512"], "512 chunks"),
+    (&["target-chunks=512"], "512 chunks, as far as they are at least 64 KiB"),
+    (&["target-chunks=1024"], "1,024 chunks"),
     (&["target-chunks=2048"], "2,048 chunks"),
+    (&["target-chunks=4096"], "4,096 chunks"),
     (&["mesh=cold"], "neighbours connect only when the pull begins"),
 ];
 
