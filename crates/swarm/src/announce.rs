@@ -184,6 +184,7 @@ impl Engine {
             return;
         }
         let shaken = transfer.chain.withdraw(epoch);
+        transfer.withdrawn = Some(now);
         transfer.evidence.clear();
         // What the neighbours said to have may have rested on the same links: they say it again.
         transfer.forget_claims();

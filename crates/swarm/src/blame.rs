@@ -34,9 +34,12 @@ impl Engine {
         let Some(sender) = self.peers.get(from).map(|peer| peer.node) else { return };
         let bound = usize::from(self.config.max_peers) * 2;
         let transfer = self.transfer_mut(slot);
-        if let Some(member) = transfer.member(from.slot) {
-            transfer.members[member].suspect = true;
+        let Some(member) = transfer.member(from.slot) else { return };
+        // Everybody hears of a withdrawal by its next announce. Until then honest ones pass on what they verified before.
+        if transfer.withdrawn.is_some_and(|at| now.since(at) < transfer.announce.interval) {
+            return;
         }
+        transfer.members[member].suspect = true;
         let evidence = Evidence { sender, chunk };
         if transfer.evidence.len() < bound && !transfer.evidence.contains(&evidence) {
             transfer.evidence.push(evidence);

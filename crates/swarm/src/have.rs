@@ -31,7 +31,8 @@ impl Engine {
         if self.transfer(slot).blob != blob {
             return Err(Violation);
         }
-        self.transfer_mut(slot).join(from.slot, have, flags);
+        let near = self.peers.at(from.slot).near;
+        self.transfer_mut(slot).join(from.slot, near, have, flags);
         self.remember_blame(slot, from);
         // What it no longer has, it won't send.
         let owed: Vec<ChunkIndex> =
@@ -146,6 +147,10 @@ impl Engine {
                 ChunkState::Have | ChunkState::Held { .. } if shaken.contains(chunk) => self.reopen(slot, chunk),
                 // Whatever its links: the answer will be one of an earlier generation, which counts for nothing.
                 ChunkState::Verifying { .. } => self.reopen(slot, chunk),
+                // What is under way was verified under these links, and was asked for without any.
+                ChunkState::Requested { .. } | ChunkState::Arriving { .. } if shaken.contains(chunk) => {
+                    self.forget_debtors(slot, chunk);
+                }
                 ChunkState::Have
                 | ChunkState::Held { .. }
                 | ChunkState::Missing

@@ -213,14 +213,13 @@ impl Engine {
                 self.fetch(slot, run);
                 return;
             }
-            if let Some(lease) = &mut self.transfer_mut(slot).lead.lease {
-                lease.frontier = count;
-            }
         }
-        // Behind the frontier: what no neighbour has had for a while.
-        let transfer = self.transfer_mut(slot);
+        // Behind the frontier: what no neighbour has had for a while, and in the end what is claimed and doesn't come.
+        let desperate = self.config.impatient_after;
+        let transfer = self.transfer(slot);
+        let given_up = transfer.idle(now) >= desperate;
         if transfer.idle(now).max(now.since(lease.since)) >= hole_patience
-            && let Some(run) = next_run(transfer, 0..count, |availability| availability == 0)
+            && let Some(run) = next_run(transfer, 0..count, |chunk| given_up || !is_to_be_had(transfer, chunk))
         {
             self.fetch(slot, run);
         }
@@ -245,8 +244,8 @@ impl Engine {
         let key = transfer.blob.key();
         if let Some(run) = transfer.lead.run.take() {
             for chunk in run.map(ChunkIndex::new) {
-                if transfer.state(chunk) == ChunkState::Origin {
-                    transfer.set_state(chunk, ChunkState::Missing);
+                if self.transfer(slot).state(chunk) == ChunkState::Origin {
+                    self.reopen(slot, chunk);
                 }
             }
             self.act(Action::StopOrigin { key });
@@ -259,8 +258,10 @@ impl Engine {
         let Some(lease) = &transfer.lead.lease else { return };
         let epoch = lease.epoch;
         for chunk in run.clone().map(ChunkIndex::new) {
-            transfer.set_state(chunk, ChunkState::Origin);
+            self.cancel_all(slot, chunk);
+            self.transfer_mut(slot).set_state(chunk, ChunkState::Origin);
         }
+        let transfer = self.transfer_mut(slot);
         transfer.lead.run = Some(run.clone());
         let key = transfer.blob.key();
         self.act(Action::FetchOrigin { key, epoch, chunks: run, before });
@@ -304,18 +305,34 @@ impl Engine {
 
 /// The first chunk beyond all that we have or a neighbour says to have.
 fn claimed_frontier(transfer: &Transfer) -> u32 {
-    let held = |chunk: &ChunkIndex| transfer.have.contains(*chunk) || transfer.availability[chunk.as_usize()] > 0;
-    transfer.blob.geometry.chunks().rev().find(held).map_or(0, |chunk| chunk.get() + 1)
+    let sets = (0..transfer.members.len()).map(|member| transfer.member_words(member));
+    let last = sets.chain([transfer.have.words()]).filter_map(|words| picker::ones(words).last()).max();
+    last.map_or(0, |chunk| chunk.get() + 1)
 }
 
-/// The first stretch of missing chunks in the range whose availability fits and whose links lead up to it.
-fn next_run(transfer: &Transfer, range: Range<u32>, fits: impl Fn(u16) -> bool) -> Option<Range<u32>> {
-    let fits = |index: u32| {
-        let chunk = ChunkIndex::new(index);
-        transfer.state(chunk) == ChunkState::Missing && fits(transfer.availability[chunk.as_usize()])
-    };
+/// The first stretch of open chunks in the range that fit and whose links lead up to it.
+fn next_run(transfer: &Transfer, range: Range<u32>, fits: impl Fn(ChunkIndex) -> bool) -> Option<Range<u32>> {
+    let fits = |index: u32| is_open(transfer, ChunkIndex::new(index)) && fits(ChunkIndex::new(index));
     let start =
         range.clone().find(|index| fits(*index) && transfer.chain.link_before(ChunkIndex::new(*index)).is_some())?;
     let end = (start..range.end).find(|index| !fits(*index)).unwrap_or(range.end);
     Some(start..end)
+}
+
+/// Whether a chunk is the lead's to fetch: nobody is asked for it, or what a neighbour sends can't be verified before somebody has
+/// fetched it and told its link.
+fn is_open(transfer: &Transfer, chunk: ChunkIndex) -> bool {
+    match transfer.state(chunk) {
+        ChunkState::Missing => true,
+        ChunkState::Requested { .. } | ChunkState::Arriving { .. } | ChunkState::Held { .. } => {
+            !transfer.chain.can_verify(chunk)
+        }
+        ChunkState::Verifying { .. } | ChunkState::Origin | ChunkState::Have => false,
+    }
+}
+
+/// Whether a neighbour that is still asked says to have the chunk.
+fn is_to_be_had(transfer: &Transfer, chunk: ChunkIndex) -> bool {
+    let has = |at: usize| !transfer.members[at].suspect && transfer.member_has(at, chunk);
+    (0..transfer.members.len()).any(has)
 }

@@ -64,7 +64,10 @@ impl Engine {
         let trusted = transfer.member(from.slot).is_some_and(|member| !transfer.members[member].suspect);
         let useful = match transfer.state(chunk) {
             ChunkState::Missing => owed.is_some(),
-            ChunkState::Requested { .. } | ChunkState::Arriving { .. } => owed.is_some() || trusted,
+            // Its links may travel with the one that was asked for.
+            ChunkState::Requested { .. } | ChunkState::Arriving { .. } => {
+                owed.is_some() || trusted && transfer.chain.can_verify(chunk)
+            }
             _ => false,
         };
         if !useful {
@@ -257,7 +260,7 @@ impl Engine {
 
     /// Neighbours that serve us and owe us nothing, because there is nothing to ask them for, are noticed.
     fn note_useless(&mut self, now: Time) {
-        let Serving::Credit { idle, .. } = self.config.serving else { return };
+        let Serving::Credit { idle, sources, .. } = self.config.serving else { return };
         let mut found = false;
         for peer in self.peers.iter_mut() {
             if !peer.chokes_us && peer.outstanding.is_empty() && peer.useless_since.is_none() {
@@ -265,7 +268,7 @@ impl Engine {
                 found = true;
             }
         }
-        if found || self.sources() == 0 {
+        if found || self.sources() < usize::from(sources) {
             self.timers.slots = self.timers.slots.min(now + idle);
         }
     }
@@ -446,6 +449,27 @@ impl Engine {
         held.into_iter().for_each(|chunk| self.verify_if_possible(slot, chunk));
     }
 
+    /// Chunks have come and wait for links: asks for them if nothing else happens. Links travel with the chunks that need them, but
+    /// what was asked for before a withdrawal didn't need any.
+    pub(crate) fn seek_links(&mut self, now: Time, slot: BlobSlot) {
+        let transfer = self.transfer(slot);
+        let patience = if transfer.nothing_missing() { Self::SWEEP } else { self.config.hole_patience };
+        let transfer = self.transfer_mut(slot);
+        if transfer.idle(now) < patience || now.since(transfer.sought_links) < patience {
+            return;
+        }
+        let mut chunks = transfer.blob.geometry.chunks();
+        let Some(held) = chunks.find(|chunk| matches!(transfer.state(*chunk), ChunkState::Held { .. })) else { return };
+        transfer.sought_links = now;
+        let key = transfer.blob.key();
+        let from = ChunkIndex::new(held.get().saturating_sub(1));
+        // Three: one of them may be silent, another one gone.
+        let holders = (0..transfer.members.len()).filter(|at| transfer.member_has(*at, held)).take(3);
+        let holders: Vec<u16> = holders.map(|at| transfer.members[at].peer).collect();
+        let to = holders.into_iter().map(|peer| self.peers.handle_at(peer)).collect();
+        self.act(Action::Send { to: Recipients::Many(to), message: PeerMessage::LinksWanted { key, from } });
+    }
+
     fn verify_if_possible(&mut self, slot: BlobSlot, chunk: ChunkIndex) {
         let transfer = self.transfer(slot);
         let ChunkState::Held { peer } = transfer.state(chunk) else { return };
@@ -467,7 +491,26 @@ impl Engine {
         {
             return;
         }
-        let others: Vec<(u16, bool)> = self.debtors(slot, chunk).filter(|(peer, _)| *peer != keep).collect();
+        self.cancel_debtors(slot, chunk, |peer| peer != keep);
+    }
+
+    /// Takes back a chunk from everybody that was asked for it.
+    pub(crate) fn cancel_all(&mut self, slot: BlobSlot, chunk: ChunkIndex) {
+        self.cancel_debtors(slot, chunk, |_| true);
+    }
+
+    /// Whatever is under way of a chunk is of no use any more.
+    pub(crate) fn forget_debtors(&mut self, slot: BlobSlot, chunk: ChunkIndex) {
+        self.cancel_all(slot, chunk);
+        let arriving: Vec<u16> = self.debtors(slot, chunk).map(|(peer, _)| peer).collect();
+        for peer in arriving {
+            self.settle(slot, chunk, peer);
+        }
+        self.transfer_mut(slot).set_state(chunk, ChunkState::Missing);
+    }
+
+    fn cancel_debtors(&mut self, slot: BlobSlot, chunk: ChunkIndex, whom: impl Fn(u16) -> bool) {
+        let others: Vec<(u16, bool)> = self.debtors(slot, chunk).filter(|(peer, _)| whom(*peer)).collect();
         for (peer, arriving) in others {
             self.send_cancel(slot, chunk, peer);
             if !arriving {

@@ -86,6 +86,7 @@ impl Engine {
         self.timers.sweep = if unfinished.is_empty() { Time::MAX } else { now + Self::SWEEP };
         for slot in unfinished {
             self.drive_lead(now, slot);
+            self.seek_links(now, slot);
             self.ask_out_of_impatience(now, slot);
         }
         self.fill(now);

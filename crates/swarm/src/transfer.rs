@@ -52,6 +52,8 @@ pub(crate) enum ChunkState {
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) peer: u16,
+    /// It is of our zone.
+    pub(crate) near: bool,
     pub(crate) flags: JoinFlags,
     /// It sent wrong bytes under links that prove nothing yet, or owned up to claims that weren't true.
     pub(crate) suspect: bool,
@@ -71,6 +73,7 @@ pub(crate) struct Transfer {
     pub(crate) have: ChunkSet,
     pub(crate) chain: ChainState,
     pub(crate) members: Vec<Member>,
+    /// How many members of our own zone have each chunk: what another zone has doesn't spread here.
     pub(crate) availability: Vec<u16>,
     pub(crate) wanted: Vec<u64>,
     pub(crate) lead: Lead,
@@ -91,6 +94,10 @@ pub(crate) struct Transfer {
     pub(crate) finished: bool,
     /// Rises when links are withdrawn: what the driver verified under an earlier value proves nothing.
     pub(crate) generation: u32,
+    /// When links were withdrawn last.
+    pub(crate) withdrawn: Option<Time>,
+    /// When links were asked for last that chunks wait for.
+    pub(crate) sought_links: Time,
     states: Vec<ChunkState>,
     bits: Vec<u64>,
     words: usize,
@@ -131,6 +138,8 @@ impl Transfer {
             bytes_from_origin: 0,
             finished,
             generation: 0,
+            withdrawn: None,
+            sought_links: Time::ZERO,
             states,
             bits: Vec::new(),
             words,
@@ -183,7 +192,7 @@ impl Transfer {
     }
 
     /// Lets a neighbour take part, or takes its new word for what it has.
-    pub(crate) fn join(&mut self, peer: u16, have: &ChunkSet, flags: JoinFlags) {
+    pub(crate) fn join(&mut self, peer: u16, near: bool, have: &ChunkSet, flags: JoinFlags) {
         let member = match self.member(peer) {
             Some(member) => {
                 self.count_bits(member, false);
@@ -196,7 +205,15 @@ impl Transfer {
                 let member = self.members.len();
                 self.member_at[usize::from(peer)] =
                     u16::try_from(member).unwrap_or_else(|_| unreachable!("as many members as neighbours at most"));
-                self.members.push(Member { peer, flags, suspect: false, outstanding: 0, false_claims: 0, count: 0 });
+                self.members.push(Member {
+                    peer,
+                    near,
+                    flags,
+                    suspect: false,
+                    outstanding: 0,
+                    false_claims: 0,
+                    count: 0,
+                });
                 self.bits.resize(self.members.len() * self.words, 0);
                 member
             }
@@ -228,7 +245,7 @@ impl Transfer {
         let new = *word & bit == 0;
         if new {
             *word |= bit;
-            self.availability[chunk.as_usize()] += 1;
+            self.availability[chunk.as_usize()] += u16::from(self.members[member].near);
             self.members[member].count += 1;
         }
         new
@@ -240,7 +257,7 @@ impl Transfer {
         let bit = 1 << (chunk.get() % 64);
         if *word & bit != 0 {
             *word &= !bit;
-            self.availability[chunk.as_usize()] -= 1;
+            self.availability[chunk.as_usize()] -= u16::from(self.members[member].near);
             self.members[member].count -= 1;
         }
     }
@@ -285,7 +302,8 @@ impl Transfer {
             let wanted = self.wanted[chunk.as_usize() / 64] >> (chunk.get() % 64) & 1 == 1;
             assert_eq!(wanted, state == ChunkState::Missing, "wanted are the missing ones: {chunk} is {state:?}");
             assert_eq!(self.have.contains(chunk), state == ChunkState::Have, "have: {chunk} is {state:?}");
-            let holders = (0..self.members.len()).filter(|member| self.member_has(*member, chunk)).count();
+            let near = |member: &usize| self.members[*member].near && self.member_has(*member, chunk);
+            let holders = (0..self.members.len()).filter(near).count();
             assert_eq!(usize::from(self.availability[chunk.as_usize()]), holders, "availability of {chunk}");
         }
         for (at, member) in self.members.iter().enumerate() {
@@ -298,9 +316,10 @@ impl Transfer {
     fn count_bits(&mut self, member: usize, add: bool) {
         let range = member * self.words..(member + 1) * self.words;
         let mut count = 0;
+        let one = u16::from(self.members[member].near);
         for chunk in crate::picker::ones(&self.bits[range]) {
             let availability = &mut self.availability[chunk.as_usize()];
-            *availability = if add { *availability + 1 } else { *availability - 1 };
+            *availability = if add { *availability + one } else { *availability - one };
             count += 1;
         }
         self.members[member].count = if add { count } else { 0 };

@@ -360,12 +360,15 @@ impl Net {
             }
             Event::Verified { node, ticket, variant, right } => {
                 if self.nodes[node].alive {
-                    let place = (ticket.key(), ticket.chunk());
-                    self.nodes[node].wrong.remove(&place);
-                    if right && variant != TRUE {
-                        self.nodes[node].wrong.insert(place, variant);
+                    let (key, chunk) = (ticket.key(), ticket.chunk());
+                    let Node { engine, wrong, .. } = &mut self.nodes[node];
+                    let has = |engine: &Engine| engine.have(key).is_some_and(|have| have.contains(chunk));
+                    let had = has(engine);
+                    engine.handle_verified(now, ticket, right);
+                    // The answer counts for nothing if the links have been withdrawn meanwhile.
+                    if !had && has(engine) {
+                        note_content(wrong, (key, chunk), variant);
                     }
-                    self.nodes[node].engine.handle_verified(now, ticket, right);
                     self.settle(node);
                 }
             }
@@ -540,9 +543,8 @@ impl Net {
             self.nodes[node].fetch = None;
         }
         self.origin_chunks += 1;
-        if lies {
-            self.nodes[node].wrong.insert((key, index), variant);
-        } else if last && link != content.blob.digest.into() {
+        note_content(&mut self.nodes[node].wrong, (key, index), variant);
+        if !lies && last && link != content.blob.digest.into() {
             self.nodes[node].engine.handle_origin_mismatch(now, key, epoch);
             return self.settle(node);
         }
@@ -655,6 +657,15 @@ impl Net {
             self.tracker.barred.push(holder);
             self.end_lease_of(key, holder);
         }
+    }
+}
+
+/// Keeps book of a chunk whose content isn't the origin's.
+fn note_content(wrong: &mut BTreeMap<(BlobKey, ChunkIndex), Variant>, place: (BlobKey, ChunkIndex), variant: Variant) {
+    if variant == TRUE {
+        wrong.remove(&place);
+    } else {
+        wrong.insert(place, variant);
     }
 }
 

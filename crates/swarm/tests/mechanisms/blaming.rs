@@ -40,7 +40,11 @@ fn verdicts(news: &News) -> (Vec<u64>, Vec<shoal_types::NodeId>) {
 
 /// The others deliver whatever is asked of them.
 fn finish(solo: &mut Solo, honest: usize) -> News {
-    let mut owed = solo.asked();
+    let owed = solo.asked();
+    finish_with(solo, honest, owed)
+}
+
+fn finish_with(solo: &mut Solo, honest: usize, mut owed: Vec<(usize, u32)>) -> News {
     while let Some((to, index)) = owed.pop() {
         if to == honest {
             solo.delivers(honest, index);
@@ -107,6 +111,40 @@ fn after_a_withdrawal_it_is_forgotten() {
     news.actions.extend(solo.news().actions);
     assert_eq!(news.dropped(), []);
     assert_eq!(verdicts(&news), (vec![], vec![]));
+}
+
+#[test]
+fn honest_ones_that_have_not_heard_of_a_withdrawal_yet_are_not_blamed() {
+    let mut solo = Solo::without_links(asking_for(8), 6);
+    let honest = solo.neighbour("......");
+    solo.withdraws(1);
+    solo.learns(&[solo.content.batch(2, node(honest), 0..5, TRUE)]);
+    // It still has what it verified under the chain that is withdrawn; it even leads since, and has signed the new one.
+    solo.joins(honest, "***...");
+    let mut owed = solo.asked();
+    let (_, index) = owed.remove(0);
+    solo.delivers_variant(honest, index, LIE);
+    assert_eq!(solo.asked(), [(honest, index)], "it is asked again");
+    owed.push((honest, index));
+    solo.joins(honest, "******");
+    owed.extend(solo.asked());
+    let mut news = finish_with(&mut solo, honest, owed);
+    solo.wait(ms(1));
+    news.actions.extend(solo.news().actions);
+    assert_eq!(news.dropped(), []);
+    assert_eq!(verdicts(&news), (vec![], vec![]));
+}
+
+#[test]
+fn a_while_after_a_withdrawal_a_wrong_chunk_is_a_wrong_chunk() {
+    let mut solo = Solo::without_links(asking_for(8), 6);
+    solo.withdraws(1);
+    solo.learns(&[solo.content.batch(2, node(77), 0..5, TRUE)]);
+    solo.wait(Duration::from_secs(5));
+    let liar = solo.neighbour("******");
+    let (_, index) = solo.asked()[0];
+    solo.delivers_variant(liar, index, LIE);
+    assert_eq!(solo.asked(), []);
 }
 
 #[test]
@@ -228,6 +266,10 @@ fn liars_cost_a_few_chunks_and_are_all_accused() {
     assert_eq!(accused, liars);
     for node in 1..8 {
         let counters = net.engine(node).counters();
-        assert!(counters.chunks_wrong <= 2 * 8, "each liar has a pipeline of six and the chunk that is being verified: {}", counters.chunks_wrong);
+        assert!(
+            counters.chunks_wrong <= 2 * 8,
+            "each liar has a pipeline of six and the chunk that is being verified: {}",
+            counters.chunks_wrong
+        );
     }
 }
