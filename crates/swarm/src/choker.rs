@@ -55,7 +55,9 @@ impl Engine {
         let start = self.rng.below(self.peers.places().max(1));
         for handle in self.peers.handles_from(start) {
             let peer = self.peers.at(handle.slot);
-            if !peer.choked || peer.declined_until > now {
+            // Other zones get what they get through their gateway; who is left without says so (`Hungry`).
+            let foreign = !peer.near && !self.is_far_gateway(handle.slot);
+            if !peer.choked || peer.declined_until > now || foreign {
                 continue;
             }
             let lacks = self.lacks(handle);
@@ -92,7 +94,8 @@ impl Engine {
         let now_serving = self.sources();
         // One less than there could be is no misfortune by itself, and a place that moves costs a round trip.
         let few = now_serving == 0;
-        if now_serving >= usize::from(sources) || !(few || self.is_behind()) {
+        let brings_to_zone = self.transfers.iter().flatten().any(|t| !t.finished && t.gateway == Some(self.me));
+        if now_serving >= usize::from(sources) || !(few || brings_to_zone || self.is_behind()) {
             return;
         }
         let start = self.rng.below(self.peers.places().max(1));
@@ -139,7 +142,10 @@ impl Engine {
             let giving = !self.only_takes(now, from.slot);
             let served = self.peers.iter().filter(|(_, peer)| !peer.choked && peer.load.sources > sources);
             let served = served.map(|(handle, _)| (self.lacks(handle), handle));
-            let Some((_, richest)) = served.min().filter(|(least, _)| giving && least + BEHIND / 2 < lacks) else {
+            // Another zone waits for its gateway.
+            let gateway = self.is_far_gateway(from.slot);
+            let entitled = |least: &u32| giving && (gateway || least + BEHIND / 2 < lacks);
+            let Some((_, richest)) = served.min().filter(|(least, _)| entitled(least)) else {
                 return;
             };
             self.set_choked(richest, true);
@@ -159,7 +165,9 @@ impl Engine {
     /// A neighbour serves us: we take it up, or leave the place to somebody else.
     pub(crate) fn handle_unchoke(&mut self, now: Time, from: PeerHandle) {
         if let Serving::Credit { sources, idle, .. } = self.config.serving {
-            let wanting = self.transfers.iter().flatten().any(|transfer| !transfer.finished);
+            let near = self.peers.at(from.slot).near;
+            let mut unfinished = self.transfers.iter().flatten().filter(|transfer| !transfer.finished);
+            let wanting = unfinished.any(|transfer| near || self.may_ask_across(now, transfer));
             if !wanting || self.sources() >= usize::from(sources) {
                 self.act(Action::Send { to: Recipients::One(from), message: PeerMessage::Decline });
                 return;

@@ -173,7 +173,7 @@ impl Engine {
     /// way to the asker from somebody else.
     fn substitute(&self, blob: BlobSlot, peer: u16, asked: ChunkIndex) -> Option<ChunkIndex> {
         let transfer = self.transfer(blob);
-        if !self.config.substitute || transfer.availability[asked.as_usize()] == 0 {
+        if !self.config.substitute || !self.peers.at(peer).near || transfer.availability[asked.as_usize()] == 0 {
             return None;
         }
         let waits = |chunk: ChunkIndex| {

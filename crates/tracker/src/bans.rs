@@ -172,7 +172,7 @@ impl Ledger {
 }
 
 /// How many counting accusers ban, with so many nodes connected: the module's derivation.
-fn threshold(nodes: usize, config: &BanConfig) -> usize {
+pub(crate) fn threshold(nodes: usize, config: &BanConfig) -> usize {
     let neighbours = config.neighbours.min(nodes.saturating_sub(1));
     let beyond_framers = (nodes / 10 + 1).min(neighbours / 2);
     config.floor.max(neighbours.div_ceil(4)).max(beyond_framers)

@@ -8,7 +8,7 @@
 use shoal_types::{NodeId, Time};
 use shoal_wire::{Announce, Directive};
 
-use crate::bans::BanReason;
+use crate::bans::{BanReason, threshold};
 use crate::chain::{ChainState, Published};
 use crate::lease::End;
 use crate::membership::TICK;
@@ -47,7 +47,7 @@ impl Tracker {
 
     /// A member has found the chain of an epoch false.
     pub(crate) fn take_false_chain(&mut self, now: Time, blob: BlobIx, slot: Slot, epoch: u64) {
-        let quorum = self.config.quorum;
+        let (quorum, ban) = (self.config.quorum, &self.config.ban);
         let entry = &mut self.blobs[blob];
         let outdated = entry.chain.withdrawn().is_some_and(|withdrawn| epoch <= withdrawn);
         if outdated || epoch > entry.leases.last_epoch() || entry.chain.state() == ChainState::Closed {
@@ -55,7 +55,10 @@ impl Tracker {
         }
         entry.set_calls_false(slot);
         // A publisher is no witness against itself.
-        let enough = quorum.of(entry.live.len() - 1);
+        let others = entry.live.len() - 1;
+        // Only neighbours of a lying lead can see its last chunk fail, and it has about forty: a share of all members may be more than
+        // can ever know. So as many as it takes to ban.
+        let enough = quorum.of(others).min(threshold(entry.live.len(), ban));
         let led_later = entry.leases.held().is_some_and(|lease| lease.holder == slot && lease.epoch > epoch);
         let believed = match entry.chain.state() {
             // The contradiction itself is one half of the evidence.
