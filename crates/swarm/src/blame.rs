@@ -15,6 +15,7 @@ use shoal_types::{ChunkIndex, NodeId, Time};
 
 use crate::engine::Engine;
 use crate::peer::{BlobSlot, PeerHandle};
+use crate::requests::FALSE_CLAIMS;
 
 /// A wrong chunk from somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +36,12 @@ impl Engine {
         let bound = usize::from(self.config.max_peers) * 2;
         let transfer = self.transfer_mut(slot);
         let Some(member) = transfer.member(from.slot) else { return };
-        // Everybody hears of a withdrawal by its next announce. Until then honest ones pass on what they verified before.
+        transfer.members[member].suspect = true;
+        // Everybody hears of a withdrawal by its next announce, and joins again then. Until then honest ones pass on what they
+        // verified before: nothing follows from it, and their next join clears them.
         if transfer.withdrawn.is_some_and(|at| now.since(at) < transfer.announce.interval) {
             return;
         }
-        transfer.members[member].suspect = true;
         let evidence = Evidence { sender, chunk };
         if transfer.evidence.len() < bound && !transfer.evidence.contains(&evidence) {
             transfer.evidence.push(evidence);
@@ -53,13 +55,14 @@ impl Engine {
         }
     }
 
-    /// A neighbour takes part, perhaps again: leaving and coming back clears nobody.
+    /// A neighbour takes part, perhaps again: leaving and coming back clears nobody of what there is evidence for.
     pub(crate) fn remember_blame(&mut self, slot: BlobSlot, peer: PeerHandle) {
         let node = self.peers.at(peer.slot).node;
         let transfer = self.transfer_mut(slot);
         let blamed = transfer.evidence.iter().any(|evidence| evidence.sender == node);
         if let Some(member) = transfer.member(peer.slot) {
-            transfer.members[member].suspect |= blamed;
+            let member = &mut transfer.members[member];
+            member.suspect = blamed || member.false_claims >= FALSE_CLAIMS;
         }
     }
 

@@ -40,6 +40,8 @@ impl Engine {
         for chunk in owed.into_iter().filter(|chunk| !have.contains(*chunk)) {
             self.lose_request(slot, chunk, from.slot);
         }
+        // Nor would it vouch for what it has sent and links are awaited for.
+        self.drop_held(slot, from.slot, |chunk| !have.contains(chunk));
         if flags.answer {
             let message = self.join_message(slot, false);
             self.act(Action::Send { to: Recipients::One(from), message });
@@ -216,16 +218,15 @@ impl Engine {
     pub(crate) fn end_membership(&mut self, slot: BlobSlot, peer: u16) {
         self.lose_requests_of(peer, Some(slot));
         self.drop_waiting(|waiting| waiting.peer == peer && waiting.blob == slot);
-        self.drop_held(slot, peer);
+        self.drop_held(slot, peer, |_| true);
         self.transfer_mut(slot).leave(peer);
     }
 
     /// What a neighbour sent and can't be verified yet goes with it: nobody would be to blame for it.
-    fn drop_held(&mut self, slot: BlobSlot, peer: u16) {
+    fn drop_held(&mut self, slot: BlobSlot, peer: u16, goes: impl Fn(ChunkIndex) -> bool) {
         let transfer = self.transfer(slot);
-        let chunks = transfer.blob.geometry.chunks();
-        let held: Vec<ChunkIndex> =
-            chunks.filter(|chunk| transfer.state(*chunk) == ChunkState::Held { peer }).collect();
+        let held = |chunk: &ChunkIndex| transfer.state(*chunk) == ChunkState::Held { peer } && goes(*chunk);
+        let held: Vec<ChunkIndex> = transfer.blob.geometry.chunks().filter(held).collect();
         held.into_iter().for_each(|chunk| self.reopen(slot, chunk));
     }
 }

@@ -16,7 +16,7 @@ use crate::picker::{self, Situation};
 use crate::transfer::{ChunkState, Transfer};
 
 /// A peer that said three times to have what it hadn't is not asked again for this blob.
-const FALSE_CLAIMS: u16 = 3;
+pub(crate) const FALSE_CLAIMS: u16 = 3;
 
 impl Engine {
     /// The first bytes of a chunk have come.
