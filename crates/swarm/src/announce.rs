@@ -31,6 +31,8 @@ pub(crate) struct AnnounceState {
     pub(crate) announced: Option<u32>,
     pub(crate) unpublished: Vec<SignedLinks>,
     pub(crate) false_chain: Option<u64>,
+    /// The last announce has had no answer.
+    pub(crate) unanswered: bool,
     /// Something about a lease that is over.
     pub(crate) parting: Option<LeaseRequest>,
 }
@@ -45,6 +47,7 @@ impl AnnounceState {
             unpublished: Vec::new(),
             false_chain: None,
             parting: None,
+            unanswered: false,
         }
     }
 }
@@ -63,6 +66,7 @@ impl Engine {
         }
         let transfer = self.transfer_mut(slot);
         transfer.announce.interval = reply.interval;
+        transfer.announce.unanswered = false;
         let new_gateway = std::mem::replace(&mut transfer.gateway, reply.gateway) != reply.gateway;
         if new_gateway && reply.gateway == Some(self.me) {
             self.send_joins(slot, false);
@@ -145,7 +149,7 @@ impl Engine {
         let want = self.config.want_peers;
         let max_peers = usize::from(self.config.max_peers);
         let can_lead = self.can_lead;
-        let backlog = if self.config.lead_yields { self.backlog(slot) } else { 0 };
+        let backlog = if self.may_yield(slot) { self.backlog(slot) } else { 0 };
         let transfer = self.transfer_mut(slot);
         let lease = match (transfer.announce.parting.take(), transfer.lead.holding()) {
             (Some(parting), _) => parting,
@@ -172,6 +176,7 @@ impl Engine {
         };
         transfer.announce.announced = Some(transfer.have.len());
         transfer.announce.started = true;
+        transfer.announce.unanswered = true;
         let interval = if holding && !transfer.finished { lead_report } else { transfer.announce.interval };
         transfer.announce.due = now + interval;
         self.act(Action::Announce(announce));

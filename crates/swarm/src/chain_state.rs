@@ -18,6 +18,9 @@ use std::collections::BTreeMap;
 use shoal_chain::{Link, LinkBatch, LinkRun, Signature, SignedLinks, VerifiedLinks};
 use shoal_types::{BlobInfo, ChunkIndex, ChunkSet, NodeId};
 
+/// Leases of one blob whose links are told apart: a lease that moves every second does so for a minute.
+const MAX_AUTHORS: usize = 64;
+
 /// The links of one blob.
 #[derive(Debug)]
 pub(crate) struct ChainState {
@@ -27,6 +30,8 @@ pub(crate) struct ChainState {
     known: ChunkSet,
     /// Where the batches begin. Batches don't overlap: a later one that overlaps an earlier one replaces it.
     batches: BTreeMap<ChunkIndex, BatchRecord>,
+    /// Leases and their publishers, one entry each: the batches' records are many and stay small.
+    authors: Vec<(u64, NodeId)>,
     closed: bool,
     withdrawn: Option<u64>,
 }
@@ -34,8 +39,7 @@ pub(crate) struct ChainState {
 #[derive(Clone, Copy, Debug)]
 struct BatchRecord {
     count: u32,
-    epoch: u64,
-    publisher: NodeId,
+    author: u16,
     signature: Signature,
 }
 
@@ -61,6 +65,7 @@ impl ChainState {
             bytes: Box::default(),
             known: ChunkSet::empty(count),
             batches: BTreeMap::new(),
+            authors: Vec::new(),
             closed: false,
             withdrawn: None,
         }
@@ -115,7 +120,7 @@ impl ChainState {
     pub(crate) fn author_of(&self, chunk: ChunkIndex) -> Option<(u64, NodeId)> {
         let own = self.record_of(chunk);
         let record = own.or_else(|| self.record_of(ChunkIndex::new(chunk.get().checked_sub(1)?)));
-        record.map(|(_, record)| (record.epoch, record.publisher))
+        record.map(|(_, record)| self.author(record))
     }
 
     /// Takes a batch in.
@@ -156,7 +161,8 @@ impl ChainState {
         for first in swallowed {
             self.batches.remove(&first);
         }
-        let record = BatchRecord { count: run.count(), epoch: *epoch, publisher: *publisher, signature: *signature };
+        let Some(author) = self.intern((*epoch, *publisher)) else { return Learned::Nothing };
+        let record = BatchRecord { count: run.count(), author, signature: *signature };
         self.batches.insert(run.first(), record);
         if new == 0 { Learned::Nothing } else { Learned::New }
     }
@@ -188,6 +194,11 @@ impl ChainState {
         self.withdrawn.is_some_and(|withdrawn| epoch <= withdrawn)
     }
 
+    /// How many leases have published links that are kept, and the last one's epoch.
+    pub(crate) fn leases_seen(&self) -> (usize, u64) {
+        (self.authors.len(), self.authors.iter().map(|(epoch, _)| *epoch).max().unwrap_or_default())
+    }
+
     /// Forgets the links of this epoch and of earlier ones; the chunks whose verification rested on them.
     pub(crate) fn withdraw(&mut self, epoch: u64) -> ChunkSet {
         let mut shaken = ChunkSet::empty(self.known.capacity());
@@ -196,7 +207,7 @@ impl ChainState {
             return shaken;
         }
         let gone: Vec<ChunkIndex> =
-            self.batches.iter().filter(|(_, record)| record.epoch <= epoch).map(|(first, _)| *first).collect();
+            self.batches.iter().filter(|(_, record)| self.author(record).0 <= epoch).map(|(first, _)| *first).collect();
         for first in gone {
             let Some(record) = self.batches.remove(&first) else { continue };
             for chunk in (first.get()..first.get() + record.count).map(ChunkIndex::new) {
@@ -222,12 +233,29 @@ impl ChainState {
         let covered: u32 = self.known.iter().map(|chunk| u32::from(self.record_of(chunk).is_some())).sum();
         assert_eq!(covered, self.known.len(), "every known link has the batch it came in");
         if let Some(withdrawn) = self.withdrawn.filter(|_| !self.closed) {
-            assert!(self.batches.values().all(|record| record.epoch > withdrawn), "no link of a withdrawn epoch");
+            assert!(self.batches.values().all(|record| self.author(record).0 > withdrawn), "no withdrawn link");
         }
     }
 
     fn width(&self) -> usize {
         self.blob.digest.algorithm().digest_bytes()
+    }
+
+    fn author(&self, record: &BatchRecord) -> (u64, NodeId) {
+        self.authors[usize::from(record.author)]
+    }
+
+    /// The author's place; none if there are more leases than any blob has.
+    fn intern(&mut self, author: (u64, NodeId)) -> Option<u16> {
+        let known = self.authors.iter().position(|other| *other == author);
+        let at = known.unwrap_or(self.authors.len());
+        if known.is_none() {
+            if self.authors.len() >= MAX_AUTHORS {
+                return None;
+            }
+            self.authors.push(author);
+        }
+        u16::try_from(at).ok()
     }
 
     fn record_of(&self, chunk: ChunkIndex) -> Option<(ChunkIndex, &BatchRecord)> {
@@ -244,10 +272,7 @@ impl ChainState {
         let width = self.width();
         let bytes = &self.bytes[first.as_usize() * width..][..record.count as usize * width];
         let run = LinkRun::new(self.blob.digest.algorithm(), first, bytes.to_vec()).ok()?;
-        Some(SignedLinks {
-            batch: LinkBatch { blob: self.blob, epoch: record.epoch, run },
-            publisher: record.publisher,
-            signature: record.signature,
-        })
+        let (epoch, publisher) = self.author(record);
+        Some(SignedLinks { batch: LinkBatch { blob: self.blob, epoch, run }, publisher, signature: record.signature })
     }
 }

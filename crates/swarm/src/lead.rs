@@ -36,6 +36,9 @@ const JUDGED_AFTER: Duration = Duration::from_millis(50);
 /// than half of what the origin sends.
 const BACKLOG_SHARE: u32 = 2;
 
+/// After so many leads of one blob another one makes it no faster.
+const MANY_LEADS: usize = 3;
+
 /// A blob's lead, as far as this agent is concerned.
 #[derive(Debug, Default)]
 pub(crate) struct Lead {
@@ -90,7 +93,13 @@ impl Engine {
                 Learned::Contradicts { epoch } => {
                     // The origin's bytes contradict what an earlier lead signed.
                     transfer.announce.false_chain = Some(epoch);
+                    let alone = transfer.announce.unanswered;
                     self.announce_soon(now, slot);
+                    if alone {
+                        // Nobody else will judge it, and the origin is the witness.
+                        self.end_lease(slot, None);
+                        self.withdraw(now, slot, epoch);
+                    }
                     return;
                 }
             }
@@ -150,7 +159,12 @@ impl Engine {
         match author {
             Some((earlier, _)) if earlier != epoch => {
                 transfer.announce.false_chain = Some(earlier);
+                let alone = transfer.announce.unanswered;
                 self.end_lease(slot, Some(LeaseRequest::Yielded { epoch }));
+                if alone {
+                    // Nobody else will judge it, and the origin is the witness.
+                    self.withdraw(now, slot, earlier);
+                }
             }
             _ => {
                 let failure = OriginFailure::NotFound;
@@ -284,10 +298,15 @@ impl Engine {
         self.act(Action::Send { to: Recipients::Many(to), message: PeerMessage::LinksWanted { key, from } });
     }
 
+    /// When leads have given up before, it isn't this uplink that is slow, it is all of them.
+    pub(crate) fn may_yield(&self, slot: BlobSlot) -> bool {
+        self.config.lead_yields && self.transfer(slot).chain.leases_seen().0 < MANY_LEADS
+    }
+
     fn yield_if_too_slow(&mut self, now: Time, slot: BlobSlot) {
         let Some(Lease { epoch, fetched, since, .. }) = self.transfer(slot).lead.lease else { return };
         let alone_in_swarm = self.transfer(slot).members.is_empty();
-        if !self.config.lead_yields
+        if !self.may_yield(slot)
             || fetched < JUDGED_FROM
             || now.since(since) < JUDGED_AFTER
             || fetched % 8 != 0
