@@ -18,7 +18,7 @@ pub(crate) struct Line {
     pub(crate) points: Vec<(usize, f64, f64)>,
 }
 
-const WIDTH: f64 = 1040.0;
+const WIDTH: f64 = 1080.0;
 const HEIGHT: f64 = 460.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 396.0;
@@ -57,13 +57,13 @@ pub(crate) fn svg(lines: &[Line]) -> String {
     let nodes = span(drawn.iter().flat_map(|line| line.points.iter().map(|(nodes, _)| *nodes)), (10.0, 1_000.0));
     let values = span(drawn.iter().flat_map(|line| line.points.iter().map(|(_, value)| *value)), (0.5, 10.0));
     let values = (10_f64.powf(values.0.log10().floor()), 10_f64.powf(values.1.log10().ceil()));
-    let panel = Panel { left: 62.0, right: 440.0, nodes, values, logarithmic: true };
+    let panel = Panel { left: 62.0, right: 430.0, nodes, values, logarithmic: true };
     panel.frame(&mut svg, "Seconds until the last node has 1 GiB");
     panel.draw(&mut svg, &drawn);
     let drawn = times(lines);
     let (_, most) = span(drawn.iter().flat_map(|line| line.points.iter().map(|(_, value)| *value)), (1.0, 1.0));
     let values = (0.9, (most + 0.05).clamp(LEAST_TIMES, MOST_TIMES));
-    let panel = Panel { left: 606.0, right: 920.0, nodes, values, logarithmic: false };
+    let panel = Panel { left: 640.0, right: 920.0, nodes, values, logarithmic: false };
     panel.frame(&mut svg, "The same as a multiple of the bound");
     panel.draw(&mut svg, &drawn);
     svg.push_str("</svg>\n");

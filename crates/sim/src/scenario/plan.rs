@@ -24,7 +24,14 @@ const SMALLEST_LAYER: u64 = 100 << 10;
 const LAYERS: [u64; 7] = [3, 0, 1, 4, 16, 2, 5];
 const BASE_LAYERS: usize = 3;
 
-/// The share of a run that a disturbed one may take before it is given up, see [`give_up`].
+/// So long, and four round trips, a lead may be the only one that has a chunk: it is verified, told of, asked for, sent, and verified
+/// again.
+const ALONE_SECONDS: f64 = 0.025;
+
+/// What happens in fewer runs than this isn't reckoned with.
+const RARE: f64 = 1e-3;
+
+/// A run is given up after so many times its bound, see [`give_up`].
 const PATIENCE_BOUNDS: f64 = 30.0;
 
 /// A run but for its seed.
@@ -128,7 +135,9 @@ impl Plan {
             round_trip: knobs.round_trip,
             origin_up: knobs.origin_rate,
             origin_per_connection: knobs.origin_connection_rate,
-            between_zones: knobs.zone_link.map(|fraction| fraction * knobs.uplink * per_zone(self.nodes, knobs.zones)),
+            between_zones: knobs
+                .zone_link
+                .map(|fraction| fraction * knobs.uplink * f64_of(self.nodes) / f64_of(knobs.zones)),
             client_server: knobs.preset == Preset::ClientServer,
             standing_mesh: knobs.standing_mesh,
             announce_every: knobs.announce_every,
@@ -146,14 +155,32 @@ impl Plan {
         self.blobs().iter().map(|(bytes, _)| bytes).sum()
     }
 
-    /// Copies of everything that the origin may be asked for: one, and 5 % for what a change of leads fetches twice. A lying lead, or
-    /// a liar that leads, makes its successor begin again.
+    /// Copies of everything that the origin may be asked for: one and a twentieth; one more for each lead whose fetching may be in vain,
+    /// because it lies or gives nothing; and what a lead had alone when it was lost, for each way of losing it.
     pub(crate) fn origin_budget(&self) -> f64 {
         if self.knobs.preset == Preset::ClientServer {
             return wanted_copies(self);
         }
-        let again = self.knobs.trouble.lying_lead || self.knobs.trouble.liars != Share::NONE;
-        1.05 + if again { 1.0 } else { 0.0 }
+        let trouble = &self.knobs.trouble;
+        let lost = [
+            trouble.killed != Share::NONE,
+            trouble.stragglers != Share::NONE,
+            trouble.lead_dies_at.is_some(),
+            trouble.lead_vanishes_at.is_some(),
+            trouble.tracker_dies_at.is_some(),
+            trouble.origin_stops_at.is_some(),
+        ];
+        let lost = lost.into_iter().filter(|lost| *lost).map(|_| 1.0).sum::<f64>();
+        let alone = self.knobs.origin_rate * (ALONE_SECONDS + 4.0 * self.knobs.round_trip.as_secs_f64());
+        1.05 + self.leads_in_vain() + lost * copies_of(alone, self.distinct_bytes()).min(1.0)
+    }
+
+    /// How many leads in a row fetch in vain: successors are drawn at random, so k of them with the kth power of these nodes' share.
+    fn leads_in_vain(&self) -> f64 {
+        let trouble = &self.knobs.trouble;
+        let vain = f64_of(trouble.liars.of(self.nodes) + trouble.riders.of(self.nodes));
+        let in_a_row = if vain > 0.0 { (RARE.ln() / (vain / f64_of(self.nodes)).ln()).ceil().min(vain) } else { 0.0 };
+        in_a_row + if trouble.lying_lead { 1.0 } else { 0.0 }
     }
 
     /// Each blob's size, and the image it belongs to; none if it belongs to all.
@@ -211,12 +238,11 @@ impl Plan {
         Cast { roles, slow, killed }
     }
 
-    #[allow(clippy::cast_precision_loss, reason = "a number of nodes")]
     fn stagger(&self, setup: &mut Setup) {
         let last = bound::fluid(setup) * self.knobs.arrivals;
         let count = setup.nodes.len().max(2) - 1;
         for (ix, node) in setup.nodes.iter_mut().enumerate() {
-            node.pulls_at = Time::ZERO + Duration::from_secs_f64(last * ix as f64 / count as f64);
+            node.pulls_at = Time::ZERO + Duration::from_secs_f64(last * f64_of(ix) / f64_of(count));
         }
     }
 }
@@ -251,18 +277,24 @@ pub(crate) fn give_up(setup: &Setup) -> Time {
     Time::ZERO + Duration::from_secs_f64(60.0 + PATIENCE_BOUNDS * bound::fluid(setup) + 2.0 * copies)
 }
 
+/// How many copies of so much that is.
+#[allow(clippy::cast_precision_loss, reason = "bytes of a simulated run, far below 2^53")]
+fn copies_of(bytes: f64, distinct: u64) -> f64 {
+    bytes / distinct as f64
+}
+
 /// How many copies of everything the nodes want together.
 #[allow(clippy::cast_precision_loss, reason = "bytes of a simulated run, far below 2^53")]
 fn wanted_copies(plan: &Plan) -> f64 {
     let blobs = plan.blobs();
     let of_node = |node| plan.wants(node).into_iter().map(|blob| blobs[blob].0).sum::<u64>();
     let wanted: u64 = (0..plan.nodes).map(of_node).sum();
-    wanted as f64 / plan.distinct_bytes() as f64
+    copies_of(wanted as f64, plan.distinct_bytes())
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a number of nodes")]
-fn per_zone(nodes: usize, zones: usize) -> f64 {
-    nodes as f64 / zones as f64
+const fn f64_of(nodes: usize) -> f64 {
+    nodes as f64
 }
 
 #[cfg(test)]
@@ -319,6 +351,22 @@ mod tests {
         let bound = (1_u64 << 30) as f64 / 1.25e9;
         let at = |ix: usize| setup.nodes[ix].pulls_at.as_secs_f64();
         assert!((at(10) - bound).abs() < 1e-6 && (at(5) - bound / 2.0).abs() < 1e-6 && at(0) < 1e-9);
+    }
+
+    #[test]
+    fn the_origins_budget_grows_with_what_may_be_fetched_again() {
+        let budget = |size, settings: &[&str]| plan(10, size, settings).origin_budget();
+        let is = |budget: f64, expected: f64| assert!((budget - expected).abs() < 1e-9, "{budget}, {expected}");
+        is(budget(1 << 30, &[]), 1.05);
+        is(budget(1 << 30, &["lying-lead=yes", "liars=1"]), 3.05);
+        // Half of the nodes: ten in a row are one run of a thousand, but there are only five.
+        is(budget(1 << 30, &["free-riders=50%"]), 6.05);
+        // 27 ms at 10 Gbit/s are less than a gigabyte and more than a megabyte.
+        is(budget(1 << 30, &["lead-dies-at=50%"]), 1.05 + 0.027 * 1.25e9 / (1_u64 << 30) as f64);
+        is(budget(1 << 20, &["lead-dies-at=50%", "killed=1"]), 3.05);
+        let mut alone = plan(10, 1 << 20, &[]);
+        alone.knobs.preset = Preset::ClientServer;
+        is(alone.origin_budget(), 10.0);
     }
 
     #[test]

@@ -18,7 +18,8 @@ const LEAST_BYTES: u64 = 3 * (64 << 10);
 /// The settings that one is drawn of, and in how many of a hundred swarms.
 const DRAWN: &[(usize, &[&str])] = &[
     (30, &["liars=10%", "liars=20%"]),
-    (30, &["framers=10%", "framers=20%"]),
+    // Not more: three accusers of 13 nodes ban, and a fifth of 20 nodes are four.
+    (30, &["framers=10%"]),
     (30, &["free-riders=10%", "free-riders=25%"]),
     (15, &["lying-lead=yes"]),
     (25, &["stragglers=10%", "stragglers=30%"]),
