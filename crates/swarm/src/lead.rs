@@ -36,6 +36,9 @@ const JUDGED_AFTER: Duration = Duration::from_millis(50);
 /// than half of what the origin sends.
 const BACKLOG_SHARE: u32 = 2;
 
+/// So many times a hole's patience without any progress, and a lead no longer believes what its neighbours say to have.
+const STALLED: u32 = 3;
+
 /// After so many leads of one blob another one makes it no faster.
 const MANY_LEADS: usize = 3;
 
@@ -53,6 +56,8 @@ struct Lease {
     frontier: u32,
     fetched: u32,
     asked_for_links: bool,
+    /// What neighbours say to have didn't come: a silent peer's chunks, or a liar's claims.
+    trusts_nobody: bool,
 }
 
 impl Lead {
@@ -189,6 +194,7 @@ impl Engine {
             frontier: grant.frontier.get(),
             fetched: 0,
             asked_for_links: false,
+            trusts_nobody: false,
         });
         transfer.announce.due = now + lead_report;
         self.timers.announce = self.timers.announce.min(now + lead_report);
@@ -229,11 +235,13 @@ impl Engine {
             }
         }
         // Behind the frontier: what no neighbour has had for a while, and in the end what is claimed and doesn't come.
-        let desperate = self.config.impatient_after;
-        let transfer = self.transfer(slot);
-        let given_up = transfer.idle(now) >= desperate;
-        if transfer.idle(now).max(now.since(lease.since)) >= hole_patience
-            && let Some(run) = next_run(transfer, 0..count, |chunk| given_up || !is_to_be_had(transfer, chunk))
+        let transfer = self.transfer_mut(slot);
+        let stalled = transfer.idle(now) >= hole_patience * STALLED;
+        let Some(lease) = &mut transfer.lead.lease else { return };
+        lease.trusts_nobody |= stalled;
+        let (lease, given_up) = (*lease, lease.trusts_nobody);
+        let patient = transfer.idle(now).max(now.since(lease.since)) < hole_patience && !given_up;
+        if !patient && let Some(run) = next_run(transfer, 0..count, |chunk| given_up || !is_to_be_had(transfer, chunk))
         {
             self.fetch(slot, run);
         }
