@@ -150,6 +150,7 @@ impl ChainState {
         if new == 0 && swallowed.len() < 2 {
             return Learned::Nothing;
         }
+        let Some(author) = self.intern((*epoch, *publisher)) else { return Learned::Nothing };
         let width = self.width();
         if self.bytes.is_empty() {
             self.bytes = vec![0; self.blob.geometry.chunk_count() as usize * width].into();
@@ -161,7 +162,6 @@ impl ChainState {
         for first in swallowed {
             self.batches.remove(&first);
         }
-        let Some(author) = self.intern((*epoch, *publisher)) else { return Learned::Nothing };
         let record = BatchRecord { count: run.count(), author, signature: *signature };
         self.batches.insert(run.first(), record);
         if new == 0 { Learned::Nothing } else { Learned::New }
@@ -248,13 +248,17 @@ impl ChainState {
     /// The author's place; none if there are more leases than any blob has.
     fn intern(&mut self, author: (u64, NodeId)) -> Option<u16> {
         let known = self.authors.iter().position(|other| *other == author);
-        let at = known.unwrap_or(self.authors.len());
-        if known.is_none() {
-            if self.authors.len() >= MAX_AUTHORS {
-                return None;
+        let at = known.or_else(|| {
+            if self.authors.len() < MAX_AUTHORS {
+                self.authors.push(author);
+                return Some(self.authors.len() - 1);
             }
-            self.authors.push(author);
-        }
+            // All places are taken: that of one whose links are gone.
+            let used = |at: &usize| self.batches.values().any(|record| usize::from(record.author) == *at);
+            let free = (0..self.authors.len()).find(|at| !used(at))?;
+            self.authors[free] = author;
+            Some(free)
+        })?;
         u16::try_from(at).ok()
     }
 

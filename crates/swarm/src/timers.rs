@@ -104,7 +104,7 @@ impl Engine {
         let left_alone = transfer.announce.unanswered && transfer.idle(now) >= impatient_after * 2;
         if left_alone && self.can_lead && !transfer.lead.is_leading() && self.rng.below(sweeps) == 0 {
             let (_, last) = self.transfer(slot).chain.leases_seen();
-            let (epoch, frontier) = (last + 1, ChunkIndex::new(0));
+            let (epoch, frontier) = (last.saturating_add(1), ChunkIndex::new(0));
             self.take_lease(now, slot, &LeaseGrant { epoch, frontier, holes: Vec::new(), impatient: true });
         }
         let transfer = self.transfer_mut(slot);

@@ -406,10 +406,10 @@ impl News {
         self.actions.iter().filter_map(disconnect).collect()
     }
 
-    /// The runs of chunks that the origin was asked for.
-    pub(crate) fn fetches(&self) -> Vec<std::ops::Range<u32>> {
+    /// The runs of chunks that the origin was asked for: from which chunk up to which other.
+    pub(crate) fn fetches(&self) -> Vec<(u32, u32)> {
         let fetch = |action: &Action| match action {
-            Action::FetchOrigin { chunks, .. } => Some(chunks.clone()),
+            Action::FetchOrigin { chunks, .. } => Some((chunks.start, chunks.end)),
             _ => None,
         };
         self.actions.iter().filter_map(fetch).collect()

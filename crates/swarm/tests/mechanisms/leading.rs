@@ -1,1 +1,334 @@
-//! leading
+//! The lead: fetching from the origin in order, succeeding another one, filling holes, and giving the lease back.
+
+use std::time::Duration;
+
+use shoal_swarm::{Action, Config};
+use shoal_types::NodeId;
+use shoal_wire::{Announce, Directive, LeaseGrant, LeaseRequest, OriginFailure, PeerMessage};
+
+use crate::common::content::TRUE;
+use crate::common::net::{Net, Setup};
+use crate::common::solo::{ME, News, Solo};
+use crate::common::{asking_for, chunk, ms, open, us};
+
+const PREDECESSOR: NodeId = NodeId::new(501);
+
+/// A lead never goes on from the bytes of a neighbour here, unless the test says so.
+fn patient() -> Config {
+    Config { lead_yields: false, ..asking_for(64) }
+}
+
+fn links_wanted(news: &News) -> Vec<(usize, u32)> {
+    let wanted = |(to, message)| match message {
+        PeerMessage::LinksWanted { from, .. } => Some((to, from.get())),
+        _ => None,
+    };
+    news.said().into_iter().filter_map(wanted).collect()
+}
+
+fn leases(news: &News) -> Vec<LeaseRequest> {
+    news.announces().iter().map(|announce| announce.lease.clone()).collect()
+}
+
+#[test]
+fn a_lead_fetches_in_order_and_publishes_each_link_once() {
+    let mut solo = Solo::without_links(patient(), 8);
+    let listener = solo.neighbour("........");
+    solo.granted(4, 0);
+    assert_eq!(solo.news().fetches(), [(0, 8)]);
+    let mut links = Vec::new();
+    let mut told = Vec::new();
+    let keep_book = |news: &News, links: &mut Vec<_>, told: &mut Vec<_>| {
+        links.extend(news.announces().iter().flat_map(|announce| announce.links.clone()));
+        for message in news.said_to(listener) {
+            if let PeerMessage::Have { chunks, .. } = message {
+                told.extend(chunks.iter().map(|chunk| chunk.get()));
+            }
+        }
+    };
+    for index in 0..8 {
+        solo.fetched(4, index);
+        solo.wait(ms(30));
+        keep_book(&solo.news(), &mut links, &mut told);
+    }
+    assert_eq!(solo.have(), "********");
+    let expected = solo.content.singles(4, ME, 0..7);
+    assert_eq!(links, expected.into_iter().map(shoal_chain::VerifiedLinks::into_inner).collect::<Vec<_>>());
+    assert_eq!(told, [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn a_lead_reports_how_far_it_is_and_then_that_it_is_done() {
+    let mut solo = Solo::without_links(Config { lead_report: ms(100), ..patient() }, 3);
+    solo.wait(ms(1));
+    solo.news();
+    solo.granted(4, 0);
+    solo.fetched(4, 0);
+    solo.wait(ms(110));
+    let held: Vec<LeaseRequest> = leases(&solo.news());
+    let report = |frontier| LeaseRequest::Holding { epoch: 4, frontier: chunk(frontier), backlog: 0 };
+    assert_eq!(held.last(), Some(&report(1)));
+    solo.fetched(4, 1);
+    solo.fetched(4, 2);
+    solo.wait(ms(1));
+    let news = solo.news();
+    assert!(news.contains(&Action::Completed { key: solo.content.key() }));
+    let last: &Announce = news.announces().last().copied().expect("an announce");
+    assert_eq!((last.event, &last.lease), (shoal_wire::AnnounceEvent::Completed, &LeaseRequest::Declined));
+    assert_eq!(last.bytes_from_origin, 3 * crate::common::content::CHUNK_BYTES);
+}
+
+#[test]
+fn chunks_of_another_lease_or_out_of_order_are_ignored() {
+    let mut solo = Solo::without_links(patient(), 8);
+    solo.fetched(3, 0);
+    solo.granted(4, 0);
+    solo.fetched(3, 0);
+    solo.fetched(4, 1);
+    assert_eq!(solo.have(), "........");
+    solo.fetched(4, 0);
+    solo.fetched(4, 0);
+    assert_eq!(solo.have(), "*.......");
+}
+
+#[test]
+fn holes_are_filled_after_some_patience_and_what_neighbours_have_is_left_to_them() {
+    let config = Config { hole_patience: ms(100), ..patient() };
+    let mut solo = Solo::without_links(config, 8);
+    solo.learns(&[solo.content.batch(1, PREDECESSOR, 0..4, TRUE)]);
+    let neighbour = solo.neighbour("*.**....");
+    solo.says(neighbour, PeerMessage::Choke);
+    solo.granted(2, 4);
+    assert_eq!(solo.news().fetches(), [(4, 8)]);
+    (4..8).for_each(|index| solo.fetched(2, index));
+    solo.wait(ms(80));
+    assert_eq!(solo.news().fetches(), []);
+    solo.wait(ms(60));
+    assert_eq!(solo.news().fetches(), [(1, 2)]);
+    solo.fetched(2, 1);
+    solo.wait(ms(200));
+    assert_eq!(solo.news().fetches(), [], "the neighbour has the others");
+    solo.says(neighbour, PeerMessage::Unchoke);
+    for index in [0, 2, 3] {
+        solo.delivers(neighbour, index);
+    }
+    assert_eq!(solo.have(), "********");
+}
+
+#[test]
+fn what_is_claimed_and_never_comes_is_fetched_in_the_end() {
+    let config = Config { hole_patience: ms(100), ..patient() };
+    let mut solo = Solo::without_links(config, 4);
+    solo.learns(&[solo.content.batch(1, PREDECESSOR, 0..3, TRUE)]);
+    let braggart = solo.neighbour("****");
+    solo.says(braggart, PeerMessage::Choke);
+    solo.granted(2, 4);
+    solo.wait(ms(250));
+    assert_eq!(solo.news().fetches(), []);
+    solo.wait(ms(100));
+    assert_eq!(solo.news().fetches(), [(0, 4)]);
+}
+
+#[test]
+fn a_suspect_s_claims_keep_no_hole_open() {
+    let config = Config { hole_patience: ms(100), ..patient() };
+    let mut solo = Solo::without_links(config, 4);
+    solo.learns(&[solo.content.batch(1, PREDECESSOR, 0..3, TRUE)]);
+    let liar = solo.neighbour("****");
+    solo.delivers_variant(liar, 1, 9);
+    solo.says(liar, PeerMessage::Choke);
+    solo.granted(2, 4);
+    solo.wait(ms(300));
+    assert_eq!(solo.news().fetches(), [(0, 4)]);
+}
+
+#[test]
+fn what_cannot_be_verified_is_the_lead_s_whoever_was_asked_for_it() {
+    let mut solo = Solo::without_links(patient(), 8);
+    let braggart = solo.neighbour("********");
+    assert_eq!(solo.asked().len(), 8);
+    // Two have come and wait for links, the others are promised.
+    solo.delivers(braggart, 2);
+    solo.delivers_variant(braggart, 5, 9);
+    solo.granted(1, 0);
+    solo.wait(ms(25));
+    let news = solo.news();
+    assert_eq!(news.fetches(), [(0, 8)]);
+    assert_eq!(news.cancelled().len(), 6);
+    (0..8).for_each(|index| solo.fetched(1, index));
+    assert_eq!(solo.have(), "********");
+}
+
+#[test]
+fn a_successor_asks_for_links_and_goes_on_at_the_frontier() {
+    let mut solo = Solo::without_links(patient(), 8);
+    solo.learns(&[solo.content.batch(1, PREDECESSOR, 0..2, TRUE)]);
+    let ahead = solo.neighbour("****....");
+    let behind = solo.neighbour("*.......");
+    solo.granted(2, 4);
+    let news = solo.news();
+    assert_eq!(news.fetches(), []);
+    assert_eq!(links_wanted(&news), [(ahead, 2)], "not {behind}");
+    solo.wait(ms(3));
+    solo.learns(&[solo.content.batch(1, PREDECESSOR, 2..4, TRUE)]);
+    let news = solo.news();
+    let before = solo.content.batch(1, PREDECESSOR, 3..4, TRUE).get().batch.run.get(chunk(3));
+    let key = solo.content.key();
+    assert!(news.contains(&Action::FetchOrigin { key, epoch: 2, chunks: 4..8, before }));
+}
+
+#[test]
+fn a_successor_whom_nobody_answers_goes_on_where_links_end() {
+    let mut solo = Solo::without_links(patient(), 8);
+    solo.learns(&[solo.content.batch(1, PREDECESSOR, 0..2, TRUE)]);
+    let silent = solo.neighbour("****....");
+    solo.says(silent, PeerMessage::Choke);
+    solo.granted(2, 4);
+    solo.wait(ms(15));
+    assert_eq!(solo.news().fetches(), []);
+    solo.wait(ms(15));
+    assert_eq!(solo.news().fetches(), [(2, 8)]);
+}
+
+/// A lead with one neighbour that gets nothing, or everything; 40 chunks in 80 ms. What it says of its lease.
+fn slow_uplink(lead_yields: bool, gets: bool, alone: bool) -> News {
+    let mut solo = Solo::without_links(Config { lead_yields, ..open() }, 100);
+    let neighbour = (!alone).then(|| solo.neighbour(&".".repeat(100)));
+    solo.granted(7, 0);
+    for index in 0..40 {
+        solo.fetched(7, index);
+        solo.wait(ms(2));
+        if let Some(neighbour) = neighbour.filter(|_| gets) {
+            let key = solo.content.key();
+            let chunks = [chunk(index)].into();
+            solo.says(neighbour, PeerMessage::Have { key, chunks, load: Default::default() });
+        }
+    }
+    solo.news()
+}
+
+#[test]
+fn a_lead_whose_chunks_reach_nobody_yields() {
+    let news = slow_uplink(true, false, false);
+    assert!(leases(&news).contains(&LeaseRequest::Yielded { epoch: 7 }));
+    assert!(news.actions.iter().any(|action| matches!(action, Action::StopOrigin { .. })));
+    for (lead_yields, gets, alone) in [(false, false, false), (true, true, false), (true, false, true)] {
+        let yielded = leases(&slow_uplink(lead_yields, gets, alone)).contains(&LeaseRequest::Yielded { epoch: 7 });
+        assert!(!yielded, "yields: {lead_yields}, the neighbour gets chunks: {gets}, alone: {alone}");
+    }
+}
+
+#[test]
+fn a_revoked_lease_ends_the_fetch_and_the_swarm_is_asked() {
+    let mut solo = Solo::without_links(patient(), 6);
+    let neighbour = solo.neighbour("......");
+    solo.granted(3, 0);
+    solo.fetched(3, 0);
+    solo.joins(neighbour, ".****.");
+    assert_eq!(solo.asked(), []);
+    let key = solo.content.key();
+    solo.directive(&Directive::LeaseRevoked { key, epoch: 2 });
+    assert_eq!(solo.news().actions, [], "another lease");
+    solo.directive(&Directive::LeaseRevoked { key, epoch: 3 });
+    let news = solo.news();
+    assert!(news.contains(&Action::StopOrigin { key }));
+    assert_eq!(news.asked().len(), 4);
+    solo.fetched(3, 1);
+    assert_eq!(solo.have(), "*.....", "it was under way");
+}
+
+#[test]
+fn a_new_lease_takes_the_place_of_an_earlier_one() {
+    let mut solo = Solo::without_links(patient(), 6);
+    solo.granted(3, 0);
+    solo.fetched(3, 0);
+    solo.fetched(3, 1);
+    solo.news();
+    solo.granted(3, 0);
+    solo.granted(2, 0);
+    assert_eq!(solo.news().fetches(), []);
+    solo.granted(5, 0);
+    let news = solo.news();
+    assert!(news.contains(&Action::StopOrigin { key: solo.content.key() }));
+    assert_eq!(news.fetches(), [(2, 6)]);
+    (2..6).for_each(|index| solo.fetched(5, index));
+    assert_eq!(solo.have(), "******");
+}
+
+#[test]
+fn an_origin_s_refusal_is_reported_and_the_swarm_is_asked() {
+    let mut solo = Solo::without_links(patient(), 6);
+    solo.granted(3, 0);
+    let key = solo.content.key();
+    solo.engine.handle_origin_failed(solo.now, key, 3, OriginFailure::NotFound);
+    solo.settle();
+    solo.wait(us(1));
+    let news = solo.news();
+    assert!(news.contains(&Action::StopOrigin { key }));
+    assert!(leases(&news).contains(&LeaseRequest::Failed { epoch: 3, failure: OriginFailure::NotFound }));
+    let neighbour = solo.neighbour("******");
+    let mut asked = solo.asked();
+    asked.sort_unstable();
+    assert_eq!(asked, (0..6).map(|index| (neighbour, index)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_leech_without_progress_asks_for_a_lease_of_its_own() {
+    let config = Config { impatient_after: Duration::from_secs(2), ..patient() };
+    let mut solo = Solo::new(config, "*.....");
+    solo.wait(ms(1900));
+    assert!(leases(&solo.news()).iter().all(|lease| *lease == LeaseRequest::Willing));
+    solo.wait(ms(800));
+    assert!(leases(&solo.news()).contains(&LeaseRequest::Impatient));
+    // Though a neighbour says to have everything: it has had its time.
+    let neighbour = solo.neighbour("******");
+    solo.says(neighbour, PeerMessage::Choke);
+    let grant = LeaseGrant { epoch: 9, frontier: chunk(0), holes: Vec::new(), impatient: true };
+    solo.directive(&Directive::Lease { key: solo.content.key(), grant });
+    solo.wait(ms(50));
+    let fetches = solo.news().fetches();
+    assert!(!fetches.is_empty());
+}
+
+#[test]
+fn who_cannot_lead_says_so() {
+    let mut solo = Solo::without_links(patient(), 6);
+    solo.news();
+    solo.engine.set_can_lead(false);
+    solo.wait(Duration::from_secs(11));
+    let leases = leases(&solo.news());
+    assert!(leases.len() >= 2 && leases.iter().all(|lease| *lease == LeaseRequest::Declined), "{leases:?}");
+}
+
+#[test]
+fn who_has_everything_takes_no_lease() {
+    let mut solo = Solo::new(patient(), "****");
+    solo.granted(3, 0);
+    assert_eq!(solo.news().fetches(), []);
+}
+
+#[test]
+fn one_lead_feeds_a_swarm_with_one_copy() {
+    let mut net = Net::new(64, vec![Setup::default(); 6]);
+    net.mesh();
+    net.start(0..6);
+    net.run_until_complete(0..6, Duration::from_secs(5));
+    assert!((0..6).all(|node| net.is_complete(node)));
+    assert_eq!(net.origin_chunks, 64);
+}
+
+#[test]
+fn when_the_lead_dies_another_one_goes_on() {
+    for seed in 1..=10 {
+        let mut net = Net::with_seed(64, vec![Setup::default(); 6], seed);
+        net.origin_rate = 200_000_000;
+        net.mesh();
+        net.start(0..6);
+        net.run_while(Duration::from_secs(5), |net| net.count(1) < 32);
+        let lead = net.lead().expect("somebody leads");
+        net.kill(lead);
+        net.run_until_complete(0..6, Duration::from_secs(2));
+        assert!((0..6).all(|node| node == lead || net.is_complete(node)));
+        assert!(net.origin_chunks <= 64 + 8, "seed {seed}: {} chunks of the origin", net.origin_chunks);
+    }
+}

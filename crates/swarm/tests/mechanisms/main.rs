@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod announcing;
 mod blaming;
 mod chains;
 mod choking;

@@ -106,7 +106,7 @@ fn uploads_are_bounded_in_total_and_to_each_neighbour() {
     let mut solo = Solo::new(Config { uploads_at_once: 5, uploads_per_link: 2, ..open() }, &"*".repeat(32));
     let askers: Vec<usize> = (0..4).map(|_| solo.neighbour(&".".repeat(32))).collect();
     for index in 0..8 {
-        askers.iter().enumerate().for_each(|(at, asker)| solo.requests(*asker, at as u32 * 8 + index));
+        askers.iter().zip([0, 8, 16, 24]).for_each(|(asker, first)| solo.requests(*asker, first + index));
     }
     let mut under_way = Vec::new();
     let mut most = 0;
@@ -221,7 +221,7 @@ fn links_travel_with_the_chunk_that_needs_them() {
     let batches: Vec<_> = solo.content.singles(1, super::common::solo::PUBLISHER, 3..5);
     let batches = batches.into_iter().map(shoal_chain::VerifiedLinks::into_inner).collect();
     let links = PeerMessage::Links { key, batches };
-    assert_eq!(news.said_to(asker), [links.clone()], "the link before the chunk and its own");
+    assert_eq!(news.said_to(asker), std::slice::from_ref(&links), "the link before the chunk and its own");
     let at = |wanted: &Action| news.actions.iter().position(|action| action == wanted);
     let sends = |action: &Action| matches!(action, Action::SendChunk { .. });
     let bytes = news.actions.iter().position(sends);
