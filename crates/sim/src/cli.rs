@@ -134,7 +134,7 @@ fn listing() -> String {
     let mut text = String::from(
         "usage: cargo xtask sim SCENARIO [--nodes N] [--size S] [--seeds K] [--preset P] [--set KEY=VALUE]… [--json]\n",
     );
-    text.push_str("       cargo xtask sim table [--date DATE] [--large]\n\nscenarios:\n");
+    text.push_str("       cargo xtask sim table [--date DATE] [--large] [--only PART,…]\n\nscenarios:\n");
     for scenario in SCENARIOS {
         let _ = writeln!(text, "  {:<15} {}", scenario.name, scenario.about);
     }

@@ -20,20 +20,26 @@ use crate::plot;
 use crate::report::Report;
 use crate::scenario::{Draft, Preset, Scenario, Size, Usual, run as run_seeds};
 
+/// Larger swarms take hours, and the memory of a large machine.
+const USUAL_NODES: usize = 1_000;
+
 /// What the table is to be made of.
 #[derive(Args, Debug)]
 pub(crate) struct Table {
     /// The measurements' date; today's if it isn't given.
     #[arg(long, value_name = "YYYY-MM-DD")]
     date: Option<String>,
-    /// 10,000 nodes too: hours, and up to 16 GiB of memory.
-    #[arg(long)]
+    /// Measures swarms of up to so many nodes; the rest stays as it is.
+    #[arg(long, value_name = "N", default_value_t = USUAL_NODES)]
+    up_to: usize,
+    /// The same as --up-to 10000: hours, and up to 16 GiB of memory.
+    #[arg(long, conflicts_with = "up_to")]
     large: bool,
     /// Measures these only, by the letter of their row or as `presets` or `variants`; the rest stays as it is.
     #[arg(long, value_name = "PART,…", value_delimiter = ',')]
     only: Vec<String>,
     /// Measures nothing: writes the page anew.
-    #[arg(long, conflicts_with_all = ["only", "large"])]
+    #[arg(long, conflicts_with_all = ["only", "large", "up_to"])]
     render: bool,
     /// Where simulation.md, simulation.svg and simulation.json are.
     #[arg(long, value_name = "DIR", default_value = "docs")]
@@ -109,7 +115,7 @@ impl Store {
 /// # Errors
 /// One line that names them all.
 pub(crate) fn check(table: &Table) -> Result<(), String> {
-    let parts = rows::parts(table.large);
+    let parts = rows::parts();
     if let Some(unknown) = table.only.iter().find(|only| parts.iter().all(|(part, _)| part != *only)) {
         let mut names: Vec<_> = parts.iter().map(|(part, _)| part.as_str()).collect();
         names.dedup();
@@ -128,20 +134,23 @@ pub(crate) fn run(table: &Table) -> Result<(), String> {
     let date = table.date.clone().unwrap_or_else(today);
     let usual = Usual::default();
     let mut wanted: Vec<Wanted> = Vec::new();
-    for (part, of_part) in rows::parts(table.large) {
+    for (part, of_part) in rows::parts() {
         if !table.render && (table.only.is_empty() || table.only.contains(&part)) {
-            wanted.extend(of_part);
+            wanted.extend(of_part.into_iter().filter(|wanted| table.large || wanted.nodes <= table.up_to));
         }
     }
     // Small ones first, and undisturbed ones before those that are compared with them.
     wanted.sort_by_key(|wanted| (wanted.nodes, wanted.scenario != "burst"));
-    for at in 0..wanted.len() {
-        if wanted[..at].contains(&wanted[at]) {
-            continue;
+    let mut once: Vec<Wanted> = Vec::new();
+    wanted.into_iter().for_each(|wanted| {
+        if !once.contains(&wanted) {
+            once.push(wanted)
         }
-        let command = wanted[at].command()?;
-        eprintln!("[{}/{}] {command}", at + 1, wanted.len());
-        let report = measure(&wanted[at], &usual)?;
+    });
+    for (at, wanted) in once.iter().enumerate() {
+        let command = wanted.command()?;
+        eprintln!("[{}/{}] {command}", at + 1, once.len());
+        let report = measure(wanted, &usual)?;
         report.violations.iter().for_each(|line| eprintln!("violated: {line}"));
         store.0.insert(command, Measured { date: date.clone(), report });
         store.save(&file("simulation.json"))?;
@@ -203,7 +212,7 @@ mod tests {
 
     #[test]
     fn everything_wanted_can_be_run() {
-        for (part, wanted) in rows::parts(true) {
+        for (part, wanted) in rows::parts() {
             for wanted in wanted {
                 assert!(wanted.command().is_ok(), "{part}: {wanted:?}");
             }

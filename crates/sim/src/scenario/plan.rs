@@ -156,12 +156,17 @@ impl Plan {
     }
 
     /// Copies of everything that the origin may be asked for: one and a twentieth; one more for each lead whose fetching may be in vain,
-    /// because it lies or gives nothing; and what a lead had alone when it was lost, for each way of losing it.
+    /// because it lies or gives nothing; and what a lead had alone when it was lost, for each way of losing it. A copy for everybody who
+    /// finds nobody: without exchange, or without neighbours and tracker.
     pub(crate) fn origin_budget(&self) -> f64 {
         if self.knobs.preset == Preset::ClientServer {
             return wanted_copies(self);
         }
         let trouble = &self.knobs.trouble;
+        if trouble.tracker_dies_at.is_some() && !self.knobs.standing_mesh {
+            // Who knows nobody fetches alone.
+            return wanted_copies(self) + self.leads_in_vain();
+        }
         let lost = [
             trouble.killed != Share::NONE,
             trouble.stragglers != Share::NONE,
@@ -364,6 +369,7 @@ mod tests {
         // 27 ms at 10 Gbit/s are less than a gigabyte and more than a megabyte.
         is(budget(1 << 30, &["lead-dies-at=50%"]), 1.05 + 0.027 * 1.25e9 / (1_u64 << 30) as f64);
         is(budget(1 << 20, &["lead-dies-at=50%", "killed=1"]), 3.05);
+        is(budget(1 << 30, &["tracker-dies-at=0%", "mesh=cold"]), 10.0);
         let mut alone = plan(10, 1 << 20, &[]);
         alone.knobs.preset = Preset::ClientServer;
         is(alone.origin_budget(), 10.0);

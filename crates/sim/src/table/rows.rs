@@ -208,12 +208,10 @@ impl Asked {
 }
 
 /// Everything to measure, by the part of the page that shows it.
-pub(super) fn parts(large: bool) -> Vec<(String, Vec<Wanted>)> {
-    let scales = if large { 3 } else { 2 };
-    let of_row = |row: &Row| (row.id.to_owned(), (0..scales).flat_map(|scale| row.wanted(scale)).collect());
+pub(super) fn parts() -> Vec<(String, Vec<Wanted>)> {
+    let of_row = |row: &Row| (row.id.to_owned(), (0..SCALES.len()).flat_map(|scale| row.wanted(scale)).collect());
     let mut parts: Vec<_> = ROWS.iter().map(of_row).collect();
-    let points = Preset::ALL.iter().flat_map(|preset| points(*preset)).filter(|point| large || point.nodes <= 1_000);
-    parts.push(("presets".to_owned(), points.collect()));
+    parts.push(("presets".to_owned(), Preset::ALL.iter().flat_map(|preset| points(*preset)).collect()));
     parts.push(("variants".to_owned(), VARIANTS.iter().flat_map(|(settings, _)| variant(settings)).collect()));
     parts
 }
