@@ -168,6 +168,8 @@ impl Config {
             inflight_chunks: 5,
             inflight_bytes: 0,
             inflight_per_peer: 5,
+            // Waiting for a slot is no stall.
+            hole_patience: Duration::from_secs(30),
             ..Self::default()
         }
     }
