@@ -4,6 +4,11 @@
 //! Invariants: checked as the run goes on, see [`World::check`]: no wrong byte is accepted, everyone who can finishes.
 //! Absent on purpose: policy (the engine's and the tracker's) and figures (the report's).
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "numbers of nodes, chunks and blobs are far below 2^24; indices are u32"
+)]
+
 mod event;
 mod node;
 mod origin;
@@ -369,7 +374,8 @@ impl World {
         let (received_bytes, wasted_bytes) =
             counters.fold((0, 0), |(got, lost), c| (got + c.bytes_received, lost + c.bytes_wasted));
         let done = |node: &Node| node.finished.filter(|_| node.alive && counts(node.role));
-        let largest = self.nodes.iter().flat_map(|node| self.blobs.iter().filter_map(|b| node.engine.heap_bytes(b.key())));
+        let largest =
+            self.nodes.iter().flat_map(|node| self.blobs.iter().filter_map(|b| node.engine.heap_bytes(b.key())));
         Outcome {
             finish: self.nodes.iter().map(|node| done(node).map(|at| at.since(node.pulls_at))).collect(),
             finish_at: self.nodes.iter().map(done).collect(),

@@ -254,7 +254,8 @@ impl World {
     pub(super) fn connect(&mut self, from: NodeIx, to: NodeIx) {
         let now = self.now;
         let (from_id, to_id) = (self.tracker.id(from), self.tracker.id(to));
-        let (from_zone, to_zone) = (self.tracker.zone(self.nodes[from as usize].zone), self.tracker.zone(self.nodes[to as usize].zone));
+        let (from_zone, to_zone) =
+            (self.tracker.zone(self.nodes[from as usize].zone), self.tracker.zone(self.nodes[to as usize].zone));
         let Some(local) = self.nodes[from as usize].engine.handle_connected(now, to_id, &to_zone) else { return };
         let Some(remote) = self.nodes[to as usize].engine.handle_connected(now, from_id, &from_zone) else {
             self.nodes[from as usize].engine.handle_disconnected(now, local);
@@ -288,9 +289,7 @@ impl World {
                 .as_ref()
                 .is_some_and(|send| (send.from, send.to) == (one, other) || (send.from, send.to) == (other, one));
             // Without a flow all bytes are in the network; `PieceEnds` finds the connection gone.
-            if concerned
-                && let Some(flow) = self.sends.slots[at].as_ref().and_then(|send| send.flow)
-            {
+            if concerned && let Some(flow) = self.sends.slots[at].as_ref().and_then(|send| send.flow) {
                 self.net.cancel(self.now, flow);
                 self.sends.remove(at);
             }

@@ -31,27 +31,14 @@ pub(crate) struct TrackerHost {
 }
 
 impl TrackerHost {
-    pub(crate) fn new(
-        setup: &Setup,
-        seed: u64,
-        ids: impl Iterator<Item = (NodeId, NodeIx)>,
-        zones: Vec<Zone>,
-    ) -> Self {
+    pub(crate) fn new(setup: &Setup, seed: u64, ids: impl Iterator<Item = (NodeId, NodeIx)>, zones: Vec<Zone>) -> Self {
         let mut by_ix = vec![NodeId::new(0); setup.nodes.len()];
         ids.for_each(|(id, ix)| by_ix[ix as usize] = id);
         let mut core = Tracker::new(Config::default(), seed);
         for (id, node) in by_ix.iter().zip(&setup.nodes) {
             core.handle_connected(Time::ZERO, *id, zones[node.zone].clone());
         }
-        Self {
-            core,
-            alive: true,
-            free_at: Time::ZERO,
-            timer_at: Time::MAX,
-            ids: by_ix,
-            zones,
-            banned: BTreeSet::new(),
-        }
+        Self { core, alive: true, free_at: Time::ZERO, timer_at: Time::MAX, ids: by_ix, zones, banned: BTreeSet::new() }
     }
 
     pub(crate) fn id(&self, ix: NodeIx) -> NodeId {
