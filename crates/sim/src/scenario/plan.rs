@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use shoal_swarm::Serving;
 use shoal_types::{Geometry, Rng, Time};
 
 use super::knobs::{Knobs, Preset, Trouble};
@@ -157,14 +158,15 @@ impl Plan {
 
     /// Copies of everything that the origin may be asked for: one and a twentieth; one more for each lead whose fetching may be in vain,
     /// because it lies or gives nothing; and what a lead had alone when it was lost, for each way of losing it. A copy for everybody who
-    /// finds nobody: without exchange, or without neighbours and tracker.
+    /// finds nobody, without exchange or without neighbours and tracker, and for everybody under policies that let a node wait until it
+    /// is impatient, as the textbook's slots do that move every ten seconds.
     pub(crate) fn origin_budget(&self) -> f64 {
         if self.knobs.preset == Preset::ClientServer {
             return wanted_copies(self);
         }
         let trouble = &self.knobs.trouble;
-        if trouble.tracker_dies_at.is_some() && !self.knobs.standing_mesh {
-            // Who knows nobody fetches alone.
+        let stranger = trouble.tracker_dies_at.is_some() && !self.knobs.standing_mesh;
+        if stranger || !matches!(self.knobs.config.serving, Serving::Credit { .. }) {
             return wanted_copies(self) + self.leads_in_vain();
         }
         let lost = [
