@@ -18,6 +18,9 @@ use crate::peer::BlobSlot;
 /// How often an agent announces until the tracker says otherwise.
 const FIRST_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Nobody announces more often, whatever it is told: an interval of nothing would be a loop without an end.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Accusations in one announce: what an honest node has at most, twice over (a tenth of 40 neighbours).
 const MAX_ACCUSED: usize = 8;
 
@@ -65,7 +68,7 @@ impl Engine {
             return;
         }
         let transfer = self.transfer_mut(slot);
-        transfer.announce.interval = reply.interval;
+        transfer.announce.interval = reply.interval.max(MIN_INTERVAL);
         transfer.announce.unanswered = false;
         let new_gateway = std::mem::replace(&mut transfer.gateway, reply.gateway) != reply.gateway;
         if new_gateway && reply.gateway == Some(self.me) {

@@ -344,31 +344,6 @@ impl Engine {
         Some(self.transfer(self.find(key)?).heap_bytes() + peers + waiting)
     }
 
-    /// Checks what must hold between two calls.
-    ///
-    /// # Panics
-    /// If something doesn't.
-    pub fn check_invariants(&self) {
-        for (handle, peer) in self.peers.iter() {
-            assert!(peer.outstanding.len() <= usize::from(self.config.inflight_per_peer), "requests at one peer");
-            for owed in &peer.outstanding {
-                let transfer = self.transfer(owed.blob);
-                assert!(transfer.member(handle.slot).is_some(), "who owes a chunk takes part");
-            }
-            let waiting = self.uploads.waiting.iter().filter(|waiting| waiting.peer == handle.slot).count();
-            assert_eq!(usize::from(peer.queued), waiting, "requests that wait for {:?}", peer.node);
-            let sending = self.uploads.sending.iter().filter(|sent| sent.peer == handle).count();
-            assert_eq!(usize::from(peer.sending), sending, "chunks on the link to {:?}", peer.node);
-        }
-        assert!(self.uploads.sending.len() <= usize::from(self.config.uploads_at_once), "chunks on the link");
-        for waiting in &self.uploads.waiting {
-            assert!(self.transfer(waiting.blob).have.contains(waiting.chunk), "what waits is here");
-        }
-        for slot in self.slots() {
-            self.transfer(slot).check_invariants();
-        }
-    }
-
     pub(crate) fn act(&mut self, action: Action) {
         self.actions.push_back(action);
     }

@@ -67,6 +67,11 @@ impl Lead {
         Some((lease.epoch, ChunkIndex::new(self.run.as_ref().map_or(lease.frontier, |run| run.start))))
     }
 
+    /// The chunks that are being fetched and have not come.
+    pub(crate) const fn run(&self) -> Option<&Range<u32>> {
+        self.run.as_ref()
+    }
+
     pub(crate) const fn is_leading(&self) -> bool {
         self.lease.is_some()
     }

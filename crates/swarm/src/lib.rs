@@ -16,6 +16,7 @@ mod choker;
 mod config;
 mod engine;
 mod have;
+mod invariants;
 mod lead;
 mod limit;
 mod peer;
