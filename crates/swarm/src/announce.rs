@@ -53,6 +53,13 @@ impl AnnounceState {
             unanswered: false,
         }
     }
+
+    /// What this occupies on the heap: the links that a lead has not published yet.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let spare = self.unpublished.capacity() - self.unpublished.len();
+        let links = |links: &SignedLinks| size_of_val(links) + links.batch.run.as_bytes().len();
+        self.unpublished.iter().map(links).sum::<usize>() + spare * size_of::<SignedLinks>()
+    }
 }
 
 impl Engine {

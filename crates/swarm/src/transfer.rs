@@ -285,6 +285,7 @@ impl Transfer {
     pub(crate) fn heap_bytes(&self) -> usize {
         self.have.heap_bytes()
             + self.chain.heap_bytes()
+            + self.announce.heap_bytes()
             + self.members.capacity() * size_of::<Member>()
             + self.availability.len() * 2
             + self.wanted.len() * 8
