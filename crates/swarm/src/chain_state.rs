@@ -281,3 +281,187 @@ impl ChainState {
         Some(SignedLinks { batch: LinkBatch { blob: self.blob, epoch, run }, publisher, signature: record.signature })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use proptest::prelude::*;
+    use shoal_types::{Algorithm, ChunkSize, Digest, Geometry};
+
+    use super::*;
+
+    const CHUNKS: u32 = 8;
+
+    fn link(index: u32, variant: u8) -> [u8; 32] {
+        let mut bytes = [variant; 32];
+        bytes[..4].copy_from_slice(&index.to_be_bytes());
+        bytes
+    }
+
+    fn blob() -> BlobInfo {
+        let geometry = Geometry::new(u64::from(CHUNKS) << 16, ChunkSize::MIN).unwrap();
+        BlobInfo { digest: Digest::Sha256(link(CHUNKS - 1, 0)), geometry }
+    }
+
+    /// Links of these chunks under a lease, true ones if the variant is 0. The publisher has the epoch's number.
+    fn batch(epoch: u64, chunks: Range<u32>, variant: u8) -> VerifiedLinks {
+        let bytes = chunks.clone().flat_map(|index| link(index, variant)).collect();
+        let run = LinkRun::new(Algorithm::Sha256, ChunkIndex::new(chunks.start), bytes).unwrap();
+        let batch = LinkBatch { blob: blob(), epoch, run };
+        let publisher = NodeId::new(epoch.into());
+        VerifiedLinks::trusted(SignedLinks { batch, publisher, signature: Signature([1; 64]) })
+    }
+
+    /// Batches by their epochs and chunks.
+    type Batches<'a> = &'a [(u64, Range<u32>)];
+
+    fn chain(batches: Batches<'_>) -> ChainState {
+        let mut chain = ChainState::new(blob());
+        for (epoch, chunks) in batches {
+            chain.learn(&batch(*epoch, chunks.clone(), 0));
+            chain.check_invariants();
+        }
+        chain
+    }
+
+    /// Each chunk's link by the epoch that it is of, a `.` where it is unknown.
+    fn text(chain: &ChainState) -> String {
+        let epoch = |(_, record): (ChunkIndex, &BatchRecord)| chain.author(record).0.to_string();
+        let mark = |chunk| chain.record_of(chunk).filter(|_| chain.known.contains(chunk)).map_or(".".into(), epoch);
+        chain.blob.geometry.chunks().map(mark).collect()
+    }
+
+    fn ranges(batches: &[SignedLinks]) -> Vec<(u32, u32)> {
+        batches.iter().map(|links| (links.batch.run.first().get(), links.batch.run.count())).collect()
+    }
+
+    #[test]
+    fn batches_add_up_and_larger_ones_take_the_place_of_those_inside() {
+        let cases: [(Batches<'_>, &str, usize); 7] = [
+            (&[(1, 0..3)], "111.....", 1),
+            (&[(1, 0..3), (1, 3..4), (2, 6..7)], "1111..2.", 3),
+            (&[(1, 0..1), (1, 1..2), (1, 2..3), (1, 0..3)], "111.....", 1),
+            (&[(1, 0..3), (1, 1..2)], "111.....", 1),
+            (&[(1, 0..3), (2, 2..5)], "11222...", 2),
+            (&[(2, 2..5), (1, 0..3), (3, 0..7)], "3333333.", 1),
+            (&[(1, 4..6), (1, 2..5), (1, 0..3), (1, 3..7)], "1111111.", 3),
+        ];
+        for (batches, expected, records) in cases {
+            let chain = chain(batches);
+            assert_eq!((text(&chain).as_str(), chain.batches.len()), (expected, records), "{batches:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_batch_brings_is_told() {
+        let mut chain = chain(&[(2, 0..3)]);
+        assert_eq!(chain.learn(&batch(2, 1..4, 0)), Learned::New);
+        assert_eq!(chain.learn(&batch(2, 1..4, 0)), Learned::Nothing);
+        assert_eq!(chain.learn(&batch(5, 2..5, 9)), Learned::Contradicts { epoch: 2 });
+        assert_eq!(text(&chain), "2222....", "the earlier ones are kept");
+        // Beyond the end, of another algorithm, with an end that isn't the digest: no links of this blob.
+        assert_eq!(chain.learn(&batch(2, 6..9, 0)), Learned::Nothing);
+        assert_eq!(chain.learn(&batch(5, 7..8, 9)), Learned::Nothing);
+        let long = LinkRun::single(ChunkIndex::new(6), Link::Sha512([0; 64]));
+        let SignedLinks { batch: of, publisher, signature } = batch(2, 0..1, 0).into_inner();
+        let foreign = SignedLinks { batch: LinkBatch { run: long, ..of }, publisher, signature };
+        assert_eq!(chain.learn(&VerifiedLinks::trusted(foreign)), Learned::Nothing);
+        assert_eq!(text(&chain), "2222....");
+    }
+
+    #[test]
+    fn a_chunk_can_be_verified_between_two_known_links() {
+        let chain = chain(&[(1, 0..2), (1, 3..4), (1, 6..7)]);
+        let verifiable: Vec<u32> =
+            chain.blob.geometry.chunks().filter(|chunk| chain.can_verify(*chunk)).map(ChunkIndex::get).collect();
+        assert_eq!(verifiable, [0, 1, 7], "the first starts from nothing, the last ends at the digest");
+        assert_eq!(chain.first_unknown(), Some(ChunkIndex::new(2)));
+        assert_eq!(chain.link_before(ChunkIndex::new(0)), Some(None));
+        assert_eq!(chain.link_before(ChunkIndex::new(4)), Some(Some(Link::Sha256(link(3, 0)))));
+        assert_eq!(chain.link_before(ChunkIndex::new(3)), None);
+    }
+
+    #[test]
+    fn who_is_to_verify_a_chunk_gets_the_batches_around_it() {
+        let chain = chain(&[(1, 0..3), (1, 3..4), (1, 4..7)]);
+        let for_chunk = |index| ranges(&chain.batches_for(ChunkIndex::new(index)));
+        assert_eq!(for_chunk(0), [(0, 3)]);
+        assert_eq!(for_chunk(2), [(0, 3)]);
+        assert_eq!(for_chunk(3), [(0, 3), (3, 1)]);
+        assert_eq!(for_chunk(7), [(4, 3)]);
+        assert_eq!(ranges(&chain.batches_from(ChunkIndex::new(2), 9)), [(0, 3), (3, 1), (4, 3)]);
+        assert_eq!(ranges(&chain.batches_from(ChunkIndex::new(3), 1)), [(3, 1)]);
+        assert_eq!(ranges(&chain.batches_from(ChunkIndex::new(7), 9)), []);
+    }
+
+    #[test]
+    fn a_withdrawal_takes_the_links_of_its_epoch_and_of_earlier_ones() {
+        let cases: [(Batches<'_>, u64, &str, &str); 4] = [
+            (&[(1, 0..3), (2, 3..5)], 1, "...22...", "****...."),
+            (&[(1, 0..3), (2, 3..5)], 2, "........", "******.."),
+            (&[(1, 0..4), (2, 2..6)], 1, "..2222..", "***....."),
+            (&[(3, 0..4)], 2, "3333....", "........"),
+        ];
+        for (batches, epoch, left, expected) in cases {
+            let mut chain = chain(batches);
+            let shaken = chain.withdraw(epoch);
+            let marks = chain.blob.geometry.chunks().map(|chunk| if shaken.contains(chunk) { '*' } else { '.' });
+            assert_eq!((text(&chain).as_str(), marks.collect::<String>().as_str()), (left, expected), "{batches:?}");
+            chain.check_invariants();
+            assert_eq!(chain.learn(&batch(epoch, 0..7, 0)), Learned::Nothing);
+            assert_eq!(chain.learn(&batch(epoch + 2, 0..7, 0)), Learned::New);
+        }
+    }
+
+    #[test]
+    fn a_closed_chain_neither_learns_nor_forgets() {
+        let mut chain = chain(&[(1, 0..4)]);
+        chain.close();
+        assert_eq!(chain.learn(&batch(2, 3..7, 0)), Learned::Nothing);
+        assert!(chain.withdraw(9).is_empty());
+        assert_eq!(text(&chain), "1111....");
+    }
+
+    #[test]
+    fn authors_whose_links_are_gone_make_room() {
+        let mut chain = ChainState::new(blob());
+        for epoch in 0..10 * MAX_AUTHORS as u64 {
+            assert_eq!(chain.learn(&batch(epoch, 0..1, 0)), Learned::New);
+            chain.withdraw(epoch);
+        }
+        assert!(chain.authors.len() <= MAX_AUTHORS);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_learnt_and_withdrawn_the_links_stay_consistent(
+            steps in prop::collection::vec((0_u64..6, 0_u32..8, 1_u32..9, 0_u8..10, any::<bool>()), 1..60),
+        ) {
+            let mut chain = ChainState::new(blob());
+            for (epoch, first, count, odds, withdraws) in steps {
+                let before: Vec<Option<Link>> = blob().geometry.chunks().map(|chunk| chain.link_after(chunk)).collect();
+                if withdraws && odds == 0 {
+                    let shaken = chain.withdraw(epoch);
+                    for (chunk, link) in blob().geometry.chunks().zip(before) {
+                        let (gone, now) = (shaken.contains(chunk), chain.link_after(chunk));
+                        prop_assert!(now == link || (gone && now.is_none()), "only what is shaken goes: {}", chunk);
+                    }
+                } else {
+                    // One in ten is false.
+                    let learned = chain.learn(&batch(epoch, first..first + count, u8::from(odds == 1)));
+                    for (chunk, link) in blob().geometry.chunks().zip(before) {
+                        let now = chain.link_after(chunk);
+                        prop_assert!(now == link || (learned == Learned::New && link.is_none()), "a link changed");
+                    }
+                }
+                chain.check_invariants();
+                for links in chain.batches_from(ChunkIndex::new(0), usize::MAX) {
+                    for (chunk, link) in links.batch.run.iter() {
+                        prop_assert_eq!(chain.link_after(chunk), Some(link), "as it was signed");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -368,3 +368,78 @@ fn is_to_be_had(transfer: &Transfer, chunk: ChunkIndex) -> bool {
     let has = |at: usize| !transfer.members[at].suspect && transfer.member_has(at, chunk);
     (0..transfer.members.len()).any(has)
 }
+
+#[cfg(test)]
+mod tests {
+    use shoal_chain::{LinkBatch, LinkRun, Signature, SignedLinks};
+    use shoal_types::{Algorithm, BlobInfo, ChunkSet, ChunkSize, Digest, Geometry, NodeId};
+    use shoal_wire::JoinFlags;
+
+    use super::*;
+
+    /// A blob whose chunks are missing (`.`), asked for (`?`), waiting for links (`h`) or here (`*`), and whose links are known up to,
+    /// and without, a chunk.
+    fn transfer(states: &str, linked: u32) -> Transfer {
+        let count = u32::try_from(states.len()).unwrap();
+        let geometry = Geometry::new(u64::from(count) << 16, ChunkSize::MIN).unwrap();
+        let blob = BlobInfo { digest: Digest::Sha256([0; 32]), geometry };
+        let mut transfer = Transfer::new(blob, ChunkSet::empty(count), 0, Time::ZERO);
+        for (chunk, mark) in geometry.chunks().zip(states.bytes()) {
+            let state = match mark {
+                b'?' => ChunkState::Requested { peer: 0 },
+                b'h' => ChunkState::Held { peer: 0 },
+                b'*' => ChunkState::Have,
+                _ => ChunkState::Missing,
+            };
+            transfer.set_state(chunk, state);
+        }
+        if linked > 0 {
+            let run = LinkRun::new(Algorithm::Sha256, ChunkIndex::new(0), vec![7; linked as usize * 32]).unwrap();
+            let batch = LinkBatch { blob, epoch: 1, run };
+            let links = SignedLinks { batch, publisher: NodeId::new(1), signature: Signature([0; 64]) };
+            assert_eq!(transfer.chain.learn(&VerifiedLinks::trusted(links)), Learned::New);
+        }
+        transfer
+    }
+
+    #[test]
+    fn a_run_is_the_first_stretch_of_what_is_the_lead_s_to_fetch() {
+        let run = |states: &str, linked, from: u32| {
+            let transfer = transfer(states, linked);
+            next_run(&transfer, from..transfer.blob.geometry.chunk_count(), |_| true).map(|run| (run.start, run.end))
+        };
+        assert_eq!(run("........", 0, 0), Some((0, 8)));
+        assert_eq!(run("**..*...", 7, 0), Some((2, 4)));
+        assert_eq!(run("**..*...", 7, 3), Some((3, 4)));
+        assert_eq!(run("********", 7, 0), None);
+        // What neighbours are asked for is theirs where it can be verified, and the lead's where it can't.
+        assert_eq!(run("*??h....", 7, 0), Some((4, 8)));
+        assert_eq!(run("*??h....", 1, 0), Some((1, 8)));
+        assert_eq!(run("*??h....", 2, 0), Some((2, 8)));
+        // It begins only where links lead to.
+        assert_eq!(run("**......", 2, 4), None);
+    }
+
+    #[test]
+    fn only_members_that_are_still_asked_count_as_holders() {
+        let mut transfer = transfer("...", 2);
+        transfer.join(0, true, &ChunkSet::full(3), JoinFlags::default());
+        transfer.join(1, false, &ChunkSet::empty(3), JoinFlags::default());
+        let chunk = ChunkIndex::new(1);
+        assert!(is_to_be_had(&transfer, chunk));
+        transfer.members[0].suspect = true;
+        assert!(!is_to_be_had(&transfer, chunk));
+        transfer.member_got(1, chunk);
+        assert!(is_to_be_had(&transfer, chunk), "in whatever zone");
+    }
+
+    #[test]
+    fn the_claimed_frontier_is_beyond_all_that_anybody_says_to_have() {
+        let mut transfer = transfer("*....", 0);
+        assert_eq!(claimed_frontier(&transfer), 1);
+        let mut have = ChunkSet::empty(5);
+        have.insert(ChunkIndex::new(3));
+        transfer.join(0, true, &have, JoinFlags::default());
+        assert_eq!(claimed_frontier(&transfer), 4);
+    }
+}

@@ -246,3 +246,79 @@ impl Pace {
         (self.bytes_per_second * span.as_secs_f64()) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(peers: &mut Peers, node: u128) -> Option<PeerHandle> {
+        peers.insert(NodeId::new(node), &Zone::default(), &Zone::default(), Time::ZERO)
+    }
+
+    #[test]
+    fn a_handle_reaches_nobody_after_its_connection() {
+        let mut peers = Peers::default();
+        let (first, second) = (connect(&mut peers, 1).unwrap(), connect(&mut peers, 2).unwrap());
+        assert!(peers.remove(first).is_some());
+        assert!(peers.get(first).is_none() && peers.remove(first).is_none());
+        let third = connect(&mut peers, 3).unwrap();
+        assert_eq!(third.slot, first.slot, "its place is used again");
+        assert!(peers.get(first).is_none());
+        assert_eq!(peers.handle_of(NodeId::new(3)), Some(third));
+        assert_eq!(peers.handle_of(NodeId::new(1)), None);
+        assert_eq!(peers.handles_from(1).collect::<Vec<_>>(), [second, third]);
+    }
+
+    #[test]
+    fn a_node_is_connected_once() {
+        let mut peers = Peers::default();
+        assert!(connect(&mut peers, 1).is_some());
+        assert!(connect(&mut peers, 1).is_none());
+        assert_eq!(peers.len(), 1);
+    }
+
+    #[test]
+    fn who_gives_or_has_taken_little_is_no_free_rider() {
+        let mut peers = Peers::default();
+        let handle = connect(&mut peers, 1).unwrap();
+        let peer = peers.at_mut(handle.slot);
+        let mut only_takes = |bytes_from, bytes_to, chokes_us| {
+            (peer.bytes_from, peer.bytes_to, peer.chokes_us) = (bytes_from, bytes_to, chokes_us);
+            peer.only_takes(100, Time::ZERO)
+        };
+        assert!(!only_takes(0, 99, false));
+        assert!(only_takes(0, 100, false));
+        assert!(only_takes(0, 0, true));
+        assert!(!only_takes(1, 1000, true));
+    }
+
+    /// What a pace says after chunks of 1,000 bytes at these milliseconds, in bytes a second.
+    fn pace(at: &[u64]) -> u64 {
+        let mut pace = Pace::default();
+        let begins = Time::from_nanos(1_000_000_000);
+        pace.restart(begins);
+        at.iter().for_each(|millis| pace.received(begins + Duration::from_millis(*millis), 1_000));
+        pace.bytes_in(Duration::from_secs(1))
+    }
+
+    #[test]
+    fn a_pace_rises_at_once_and_falls_by_halves() {
+        assert_eq!(pace(&[]), 0);
+        assert_eq!(pace(&[1]), 0, "too short a time says nothing");
+        assert_eq!(pace(&[1, 2]), 1_000_000);
+        assert_eq!(pace(&[4]), 250_000);
+        assert_eq!(pace(&[4, 6]), 500_000);
+        assert_eq!(pace(&[2, 6]), 375_000, "500,000, and then half as much");
+    }
+
+    #[test]
+    fn an_empty_pipeline_is_no_slow_link() {
+        let mut pace = Pace::default();
+        let begins = Time::from_nanos(1_000_000_000);
+        pace.restart(begins);
+        pace.received(begins + Duration::from_millis(2), 1_000);
+        pace.restart(begins + Duration::from_secs(9));
+        pace.received(begins + Duration::from_secs(9) + Duration::from_millis(2), 1_000);
+        assert_eq!(pace.bytes_in(Duration::from_secs(1)), 500_000);
+    }
+}

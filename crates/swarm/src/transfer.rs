@@ -326,3 +326,109 @@ impl Transfer {
         self.members[member].count = if add { count } else { 0 };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use shoal_types::{ChunkSize, Digest, Geometry};
+
+    use super::*;
+
+    fn set(text: &str) -> ChunkSet {
+        let mut set = ChunkSet::empty(u32::try_from(text.len()).unwrap());
+        let chunks = (0..).map(ChunkIndex::new).zip(text.bytes());
+        for (chunk, _) in chunks.filter(|(_, mark)| *mark == b'*') {
+            set.insert(chunk);
+        }
+        set
+    }
+
+    fn transfer(have: &str) -> Transfer {
+        let geometry = Geometry::new((have.len() as u64) << 16, ChunkSize::MIN).unwrap();
+        Transfer::new(BlobInfo { digest: Digest::Sha256([0; 32]), geometry }, set(have), 0, Time::ZERO)
+    }
+
+    /// How many members of our zone have each chunk.
+    fn availability(transfer: &Transfer) -> String {
+        transfer.check_invariants();
+        transfer.availability.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn availability_follows_who_joins_rejoins_and_leaves() {
+        let mut transfer = transfer("......");
+        transfer.join(4, true, &set("**...."), JoinFlags::default());
+        transfer.join(0, true, &set("*.*..."), JoinFlags::default());
+        transfer.join(2, false, &set("*****."), JoinFlags::default());
+        assert_eq!(availability(&transfer), "211000", "another zone's don't count");
+        transfer.join(4, true, &set(".....*"), JoinFlags::default());
+        assert_eq!(availability(&transfer), "101001");
+        transfer.leave(0);
+        assert_eq!(availability(&transfer), "000001");
+        let far = transfer.member(2).expect("it stays");
+        assert!(transfer.member_has(far, ChunkIndex::new(4)), "a place that moves keeps its bits");
+        transfer.leave(0);
+        assert_eq!(availability(&transfer), "000001", "leaving twice is leaving once");
+    }
+
+    #[test]
+    fn single_chunks_are_counted_once() {
+        let mut transfer = transfer("....");
+        transfer.join(1, true, &set("*..."), JoinFlags::default());
+        assert!(transfer.member_got(0, ChunkIndex::new(2)));
+        assert!(!transfer.member_got(0, ChunkIndex::new(2)));
+        assert_eq!((availability(&transfer).as_str(), transfer.members[0].count), ("1010", 2));
+        transfer.member_lost(0, ChunkIndex::new(0));
+        transfer.member_lost(0, ChunkIndex::new(0));
+        assert_eq!((availability(&transfer).as_str(), transfer.members[0].count), ("0010", 1));
+        transfer.forget_claims();
+        assert_eq!((availability(&transfer).as_str(), transfer.members[0].count), ("0000", 0));
+    }
+
+    #[test]
+    fn wanted_are_the_missing_chunks_and_have_the_verified_ones() {
+        let mut transfer = transfer("*...");
+        assert_eq!(transfer.wanted, [0b1110]);
+        let states = [
+            ChunkState::Requested { peer: 3 },
+            ChunkState::Arriving { peer: 3 },
+            ChunkState::Held { peer: 3 },
+            ChunkState::Verifying { peer: 3 },
+            ChunkState::Origin,
+        ];
+        for state in states {
+            transfer.set_state(ChunkIndex::new(2), state);
+            assert_eq!((transfer.wanted.as_slice(), transfer.have.len()), ([0b1010].as_slice(), 1), "{state:?}");
+        }
+        transfer.set_state(ChunkIndex::new(2), ChunkState::Have);
+        assert_eq!(transfer.have, set("*.*."));
+        transfer.set_state(ChunkIndex::new(2), ChunkState::Missing);
+        assert_eq!((transfer.wanted.as_slice(), transfer.have.len()), ([0b1110].as_slice(), 1));
+    }
+
+    #[test]
+    fn a_blob_that_is_here_is_finished() {
+        assert!(transfer("**").finished);
+        assert!(transfer("**").nothing_missing());
+        assert!(!transfer("*.").finished);
+    }
+
+    proptest! {
+        #[test]
+        fn members_come_and_go_in_any_order(
+            steps in prop::collection::vec((0_u16..6, 0_u8..4, prop::collection::vec(any::<bool>(), 70)), 1..60),
+        ) {
+            let mut transfer = transfer(&".".repeat(70));
+            for (peer, what, bits) in steps {
+                let text: String = bits.iter().map(|bit| if *bit { '*' } else { '.' }).collect();
+                match (what, transfer.member(peer)) {
+                    (0..=1, _) => transfer.join(peer, peer > 1, &set(&text), JoinFlags::default()),
+                    (2, Some(member)) => drop(transfer.member_got(member, ChunkIndex::new(u32::from(peer) * 11))),
+                    _ => transfer.leave(peer),
+                }
+                transfer.check_invariants();
+                prop_assert_eq!(transfer.bits.len(), transfer.members.len() * transfer.words);
+            }
+        }
+    }
+}
