@@ -38,7 +38,8 @@ pub(crate) struct ChainState {
 
 #[derive(Clone, Copy, Debug)]
 struct BatchRecord {
-    count: u32,
+    /// A batch is a frame's worth of links: 16 bits are plenty, and a chain has thousands of these.
+    count: u16,
     author: u16,
     signature: Signature,
 }
@@ -143,7 +144,7 @@ impl ChainState {
         let swallowed: Vec<ChunkIndex> = self
             .batches
             .range(run.first()..ChunkIndex::new(end))
-            .filter(|(first, record)| first.get() + record.count <= end)
+            .filter(|(first, record)| first.get() + u32::from(record.count) <= end)
             .map(|(first, _)| *first)
             .collect();
         // A batch that says in one signature what several said is worth having even without news.
@@ -162,7 +163,8 @@ impl ChainState {
         for first in swallowed {
             self.batches.remove(&first);
         }
-        let record = BatchRecord { count: run.count(), author, signature: *signature };
+        let Ok(count) = u16::try_from(run.count()) else { return Learned::Nothing };
+        let record = BatchRecord { count, author, signature: *signature };
         self.batches.insert(run.first(), record);
         if new == 0 { Learned::Nothing } else { Learned::New }
     }
@@ -210,7 +212,7 @@ impl ChainState {
             self.batches.iter().filter(|(_, record)| self.author(record).0 <= epoch).map(|(first, _)| *first).collect();
         for first in gone {
             let Some(record) = self.batches.remove(&first) else { continue };
-            for chunk in (first.get()..first.get() + record.count).map(ChunkIndex::new) {
+            for chunk in (first.get()..first.get() + u32::from(record.count)).map(ChunkIndex::new) {
                 if self.record_of(chunk).is_none() && self.known.remove(chunk) {
                     shaken.insert(chunk);
                     if self.blob.geometry.contains(chunk.next()) {
@@ -269,13 +271,13 @@ impl ChainState {
             .range(..=chunk)
             .rev()
             .take(4)
-            .find(|(first, record)| chunk.get() < first.get() + record.count)
+            .find(|(first, record)| chunk.get() < first.get() + u32::from(record.count))
             .map(|(first, record)| (*first, record))
     }
 
     fn signed(&self, first: ChunkIndex, record: &BatchRecord) -> Option<SignedLinks> {
         let width = self.width();
-        let bytes = &self.bytes[first.as_usize() * width..][..record.count as usize * width];
+        let bytes = &self.bytes[first.as_usize() * width..][..usize::from(record.count) * width];
         let run = LinkRun::new(self.blob.digest.algorithm(), first, bytes.to_vec()).ok()?;
         let (epoch, publisher) = self.author(record);
         Some(SignedLinks { batch: LinkBatch { blob: self.blob, epoch, run }, publisher, signature: record.signature })

@@ -42,6 +42,9 @@ const STALLED: u32 = 3;
 /// After so many leads of one blob another one makes it no faster.
 const MANY_LEADS: usize = 3;
 
+/// Links that wait for the next announce, at most: with a signature each some 6 KiB.
+const MAX_UNPUBLISHED: usize = 32;
+
 /// A blob's lead, as far as this agent is concerned.
 #[derive(Debug, Default)]
 pub(crate) struct Lead {
@@ -98,7 +101,13 @@ impl Engine {
         }
         if let Some(links) = links {
             match transfer.chain.learn(links) {
-                Learned::New => transfer.announce.unpublished.push(links.get().clone()),
+                Learned::New => {
+                    transfer.announce.unpublished.push(links.get().clone());
+                    // Told before they are many: they are held here until then.
+                    if transfer.announce.unpublished.len() >= MAX_UNPUBLISHED {
+                        self.announce_soon(now, slot);
+                    }
+                }
                 Learned::Nothing => {}
                 Learned::Contradicts { epoch } => {
                     // The origin's bytes contradict what an earlier lead signed.

@@ -214,6 +214,8 @@ impl Transfer {
                     false_claims: 0,
                     count: 0,
                 });
+                // A bitmap at a time: neighbours come rarely, and half a table of spare bitmaps is a lot.
+                self.bits.reserve_exact(self.words);
                 self.bits.resize(self.members.len() * self.words, 0);
                 member
             }
