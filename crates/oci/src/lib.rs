@@ -1,0 +1,1 @@
+//! Registry paths, error bodies, and the client of an origin registry.

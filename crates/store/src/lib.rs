@@ -1,0 +1,1 @@
+//! Chunks of blobs on disk and in memory.

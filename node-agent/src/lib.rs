@@ -1,0 +1,1 @@
+//! The node agent: a registry mirror backed by the swarm.
