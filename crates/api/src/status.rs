@@ -1,0 +1,116 @@
+//! What the operator tells of a Swarm.
+//!
+//! State: none. Bounded whatever the number of nodes: sums and one entry for each artifact.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Quantity;
+
+/// How far a Swarm is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SwarmStatus {
+    /// The generation of the specification that this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The nodes that take part.
+    pub nodes: NodesStatus,
+    /// The pushed artifacts.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub artifacts: Vec<ArtifactStatus>,
+    /// Where bytes came from.
+    pub traffic: TrafficStatus,
+    /// Ready, Reconciling, Stalled, OriginDegraded.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Nodes by their number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodesStatus {
+    /// Nodes that the selector names.
+    pub desired: u32,
+    /// Nodes among them whose agent is ready.
+    pub ready: u32,
+}
+
+/// How far an artifact is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactStatus {
+    /// Its name in the specification.
+    pub name: String,
+    /// What its tag meant when it was looked up last.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+    /// The size of all its blobs.
+    #[serde(default)]
+    pub size: Quantity,
+    /// Nodes that shall have it.
+    #[serde(default)]
+    pub desired: u32,
+    /// Nodes that have it.
+    #[serde(default)]
+    pub complete: u32,
+    /// Bytes that nodes gave each other.
+    #[serde(default)]
+    pub from_peers: Quantity,
+    /// Bytes that the registry gave.
+    #[serde(default)]
+    pub from_origin: Quantity,
+    /// When this digest's distribution began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub started_at: Option<String>,
+    /// When the last node had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub completed_at: Option<String>,
+}
+
+/// Where bytes came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TrafficStatus {
+    /// Bytes that nodes gave each other.
+    pub from_peers: Quantity,
+    /// Bytes that registries gave.
+    pub from_origin: Quantity,
+    /// Of a hundred bytes so many didn't come from a registry.
+    pub saved_percent: u8,
+}
+
+/// One aspect of the Swarm's state, in Kubernetes' own form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Which aspect.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// The generation of the specification that this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// When the status changed last.
+    #[schemars(extend("format" = "date-time"))]
+    pub last_transition_time: String,
+    /// Why, as one constant word.
+    pub reason: String,
+    /// Why, for people.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConditionStatus {
+    /// It does.
+    True,
+    /// It doesn't.
+    False,
+    /// Nobody knows yet.
+    Unknown,
+}
