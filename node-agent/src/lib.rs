@@ -1,1 +1,3 @@
 //! The node agent: a registry mirror backed by the swarm.
+
+pub mod mirror;

@@ -1,0 +1,195 @@
+//! Why the core can't give what a runtime asks for, and what the mirror makes of it.
+//!
+//! ```text
+//! the core's reason ──> status 404 or 503: the runtime goes to the next host
+//!                  └──> a code and a text: the first host's error is the one that a user sees, so it says what the origin said
+//! ```
+//!
+//! State: none.
+//! Invariants: no failure becomes a status that a runtime retries on the same host (408, 429), takes for its own mistake, or answers with
+//! credentials (401).
+//! Absent on purpose: failures of the request itself. Those are the mirror's own (`refusal`).
+
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// A request that failed behind the mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    reason: Reason,
+    origin: Option<OriginAnswer>,
+    detail: Option<Box<str>>,
+}
+
+/// What failed, as far as the runtime is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The origin has no such thing.
+    NotFound,
+    /// It isn't for everyone: the runtime has to ask the origin with the pod's secret.
+    Denied,
+    /// The policy says that the runtime has to ask the origin itself.
+    Withheld,
+    /// The core has no way to serve such a thing.
+    Unsupported,
+    /// A manifest or list above what is held in memory.
+    TooLarge,
+    /// It can't be had right now.
+    Unavailable,
+    /// Nothing came within the time that a runtime can wait.
+    Stalled,
+    /// The origin asked for patience.
+    OriginBusy {
+        /// For how long, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// What the origin sent isn't what its digest or its descriptor says.
+    Corrupt,
+}
+
+/// What the origin said, for the log, the counters and the text that a user sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginAnswer {
+    /// Nothing: no connection, or one that broke.
+    Unreachable,
+    /// A status.
+    Status(StatusCode),
+}
+
+impl Failure {
+    /// What is kept of a detail: enough for a chain of causes, little enough for a log line and for an error body.
+    pub const MAX_DETAIL_BYTES: usize = 512;
+
+    /// A failure for this reason.
+    #[must_use]
+    pub const fn new(reason: Reason) -> Self {
+        Self { reason, origin: None, detail: None }
+    }
+
+    /// What the origin had said.
+    #[must_use]
+    pub const fn with_origin(mut self, answer: OriginAnswer) -> Self {
+        self.origin = Some(answer);
+        self
+    }
+
+    /// What exactly happened. It reaches the log and the user: no secrets. Its start is kept, [`Self::MAX_DETAIL_BYTES`].
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl fmt::Display) -> Self {
+        let mut text = detail.to_string();
+        text.truncate(text.floor_char_boundary(Self::MAX_DETAIL_BYTES));
+        self.detail = Some(text.into_boxed_str());
+        self
+    }
+
+    /// Its reason.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// What the origin had said, if it was asked.
+    #[must_use]
+    pub const fn origin(&self) -> Option<OriginAnswer> {
+        self.origin
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.text())?;
+        match self.origin {
+            None => {}
+            Some(OriginAnswer::Unreachable) => f.write_str(" (the origin can't be reached)")?,
+            Some(OriginAnswer::Status(status)) => write!(f, " (the origin answered {status})")?,
+        }
+        self.detail.as_ref().map_or(Ok(()), |detail| write!(f, ": {detail}"))
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Reason {
+    /// The status for the runtime: 404 where asking here again is pointless, 503 where it isn't. Both lead it to the next host.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound | Self::Denied | Self::Withheld | Self::Unsupported | Self::TooLarge => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Unavailable | Self::Stalled | Self::OriginBusy { .. } | Self::Corrupt => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Denied => "denied",
+            Self::Withheld => "withheld",
+            Self::Unsupported => "unsupported",
+            Self::TooLarge => "too_large",
+            Self::Unavailable => "unavailable",
+            Self::Stalled => "stalled",
+            Self::OriginBusy { .. } => "origin_busy",
+            Self::Corrupt => "corrupt",
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::NotFound => "not found at the origin",
+            Self::Denied => "not readable without credentials, and the mirror has none",
+            Self::Withheld => "left to the origin by policy",
+            Self::Unsupported => "not something that the mirror can serve",
+            Self::TooLarge => "larger than the mirror holds in memory",
+            Self::Unavailable => "not to be had right now",
+            Self::Stalled => "nothing came in time",
+            Self::OriginBusy { .. } => "the origin asks for patience",
+            Self::Corrupt => "the origin's bytes are not what their descriptor says",
+        }
+    }
+}
+
+impl OriginAnswer {
+    /// A label out of a closed set: statuses that tell different stories have their own.
+    pub(super) const fn label(answer: Option<Self>) -> &'static str {
+        match answer {
+            None => "not_asked",
+            Some(Self::Unreachable) => "unreachable",
+            Some(Self::Status(status)) => match status.as_u16() {
+                401 => "401",
+                403 => "403",
+                404 => "404",
+                429 => "429",
+                500..=599 => "5xx",
+                _ => "other",
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_the_origin_said() {
+        let failure = Failure::new(Reason::Denied)
+            .with_origin(OriginAnswer::Status(StatusCode::UNAUTHORIZED))
+            .with_detail("docker.io/library/alpine");
+        assert_eq!(
+            failure.to_string(),
+            "not readable without credentials, and the mirror has none (the origin answered 401 Unauthorized): docker.io/library/alpine"
+        );
+    }
+
+    #[test]
+    fn a_long_detail_is_cut_between_characters() {
+        let failure = Failure::new(Reason::Corrupt).with_detail("é".repeat(Failure::MAX_DETAIL_BYTES));
+        assert_eq!(failure.detail.unwrap().len(), Failure::MAX_DETAIL_BYTES);
+    }
+}
