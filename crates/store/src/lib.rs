@@ -25,8 +25,8 @@
 //! - Nothing is written to a store without a [`shoal_chain::ChunkProof`].
 //! - A blob is sealed only if the proofs of all its chunks join: the first starts at the hash's initial state, each goes on where the
 //!   one before it ends, and the last ends at the digest. Chunks that passed under false links don't join.
-//! - A store never holds more of its own bytes than its quota, nor leaves less of its file system free than [`Limits::keep_free`];
-//!   what a failed write has allocated is given back.
+//! - A store takes in no chunk and no link beyond its quota, nor where less of its file system than [`Limits::keep_free`] would stay free;
+//!   what a failed write has allocated is given back. What it notes about chunks that are here already needs no leave.
 //!
 //! # A disk store's directory
 //!
@@ -57,7 +57,7 @@
 //!
 //! *SIGKILL at any moment:* everything whose `keep` had returned. The page cache outlives the process, so order is enough and nothing is
 //! synced: a chunk's bytes are in the file before its record is in the journal; a journal's first record is there before a data file; a
-//! journal goes before its data file, and a data file without journal is deleted when the store is opened.
+//! journal goes before its data file, and a data file without journal is deleted when the store is opened. The file `format` alone is synced.
 //!
 //! *A crash of the node:* the order in which the kernel wrote pages is unknown, so every chunk that was recorded under another boot id is
 //! suspect, until its bytes were hashed again from the link before it to the link after it. Files that crashed half-written are thus

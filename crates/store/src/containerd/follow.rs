@@ -148,8 +148,8 @@ impl Watch {
     /// Watches the directories that are there by now; watching one again changes nothing.
     fn on(mut self, store: &ContentStore) -> Self {
         let blobs = store.path.join("blobs");
-        let come_and_go = WatchFlags::CREATE
-            | WatchFlags::MOVED_TO
+        // Not what is created in place: that isn't complete, and containerd doesn't do it.
+        let come_and_go = WatchFlags::MOVED_TO
             | WatchFlags::MOVED_FROM
             | WatchFlags::DELETE
             | WatchFlags::ONLYDIR

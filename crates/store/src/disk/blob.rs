@@ -288,7 +288,6 @@ impl Blob {
             // Another thread may have got it anew, or removed the blob.
             if lock(&self.state).present()?.suspect.contains(chunk) {
                 if let Some(ends) = good {
-                    let _room = shared.account.reserve(BLOCK_BYTES, || shared.directory.space())?;
                     self.append(shared, &mut writer, &Record::Proven { chunk, ends })?;
                     lock(&self.state).verified.insert(chunk);
                 } else {
@@ -318,7 +317,6 @@ impl Blob {
             }
         }
         self.proofs(shared, &writer)?.check_joined()?;
-        let _room = shared.account.reserve(BLOCK_BYTES, || shared.directory.space())?;
         self.append(shared, &mut writer, &Record::Sealed)?;
         lock(&self.state).sealed = true;
         self.count(shared, &writer, None);

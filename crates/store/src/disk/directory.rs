@@ -157,9 +157,12 @@ fn check_format(dir: &Path, text: &str) -> Result<(), OpenError> {
     }
 }
 
-/// Renamed into place: a process killed here leaves no format or a whole one.
+/// Renamed into place: a process killed here leaves no format or a whole one. The one file that is synced, once in a store's life: were it
+/// torn when the node crashes, nobody would open the store again.
 fn write_format(dir: &Path) -> io::Result<()> {
     let new = dir.join("format.new");
-    fs::write(&new, format!("{FORMAT_PREFIX}{FORMAT}\n"))?;
+    let mut file = File::create(&new)?;
+    writeln!(file, "{FORMAT_PREFIX}{FORMAT}")?;
+    file.sync_all()?;
     fs::rename(new, dir.join("format"))
 }

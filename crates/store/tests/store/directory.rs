@@ -255,6 +255,22 @@ fn more_blobs_than_files_may_be_open() {
 }
 
 #[test]
+fn what_is_here_stays_useful_under_a_smaller_quota() {
+    let dir = TempDir::new();
+    let content = Content::chunks(12, 3);
+    content.store_in(&DiskStore::open_on_boot(dir.path(), limits(NO_QUOTA), FIRST_BOOT).unwrap(), 0..3);
+    let full = Limits { keep_free: Percent::new(100).unwrap(), ..limits(CHUNK) };
+    let store = DiskStore::open_on_boot(dir.path(), full, SECOND_BOOT).unwrap();
+    store.recheck(&content.key(), &mut |_| ControlFlow::Continue(())).unwrap();
+    store.seal(&content.key()).unwrap();
+    content.check_in(&store, &ChunkSet::full(3));
+    // With nothing more to come, what is too much goes.
+    drop(store);
+    let store = DiskStore::open_on_boot(dir.path(), limits(CHUNK), SECOND_BOOT).unwrap();
+    assert_eq!(store.make_room(0, &|_| Standing::default()).unwrap(), [content.key()]);
+}
+
+#[test]
 fn the_file_system_keeps_its_free_part() {
     let dir = TempDir::new();
     // Nothing can be free of a file system that this very store is on, to the last block.
