@@ -1,3 +1,5 @@
 //! The node agent: a registry mirror backed by the swarm.
 
+pub mod hosts;
 pub mod mirror;
+pub mod transport;
