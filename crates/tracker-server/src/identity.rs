@@ -234,11 +234,6 @@ impl JoinToken {
         }
     }
 
-    /// What the tracker sees of it.
-    pub(crate) fn secret(&self) -> &str {
-        &self.text
-    }
-
     /// Compares in constant time.
     pub(crate) fn is(&self, shown: &str) -> bool {
         Secret::of(shown).is_among(std::slice::from_ref(&self.secret))

@@ -27,6 +27,7 @@ pub(crate) const KEYS: &str = "/v1/keys";
 pub(crate) const RESOLVE: &str = "/v1/resolve";
 pub(crate) const SWARM: &str = "/v1/swarm";
 pub(crate) const STATUS: &str = "/v1/status";
+pub(crate) const REPLICAS: &str = "/v1/replicas";
 pub(crate) const HEALTH: &str = "/healthz";
 
 /// The header with the version of the Swarm's document.
@@ -127,6 +128,11 @@ impl ContactText {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ContactList {
     pub(crate) contacts: Vec<ContactText>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ReplicaList {
+    pub(crate) replicas: Vec<Replica>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -25,7 +25,7 @@ use crate::driver::{Command, SLICE};
 use crate::identity::{Admitted, Refused};
 use crate::protocol::{
     self, ContactList, ContactText, ErrorBody, JoinBody, JoinReply, KeyList, MAX_ANNOUNCES, MAX_ASKED, MAX_MEMBERS,
-    ResolveBody, VERSION_HEADER,
+    ReplicaList, ResolveBody, VERSION_HEADER,
 };
 use crate::resolve::{ImageName, ResolveError};
 use crate::server::{NodePeer, Peer, Shared};
@@ -95,7 +95,7 @@ pub(crate) async fn answer(shared: &Shared, peer: &Peer, request: Request<Incomi
     response
 }
 
-const ROUTES: [(Method, &str); 11] = [
+const ROUTES: [(Method, &str); 12] = [
     (Method::GET, protocol::HEALTH),
     (Method::GET, protocol::CA),
     (Method::POST, protocol::JOIN),
@@ -107,6 +107,7 @@ const ROUTES: [(Method, &str); 11] = [
     (Method::GET, protocol::KEYS),
     (Method::POST, protocol::RESOLVE),
     (Method::GET, protocol::SWARM),
+    (Method::GET, protocol::REPLICAS),
 ];
 
 async fn dispatch(
@@ -141,6 +142,7 @@ async fn dispatch(
                     let keys = asked(&request)?.into_iter().map(|node| (node, shared.directory.keys(node, now)));
                     Ok(json(&KeyList::new(keys)))
                 }
+                protocol::REPLICAS => Ok(json(&ReplicaList { replicas: shared.replicas.borrow().to_vec() })),
                 protocol::RESOLVE => resolve(shared, request).await,
                 _ => Ok(swarm(shared)),
             }

@@ -1,0 +1,218 @@
+//! One connection to one tracker: requests, and the stream of events.
+//!
+//! State: an HTTP/2 connection, in a task of its own.
+//! Invariants: every wait has an end; every answer has a longest length.
+//! Absent on purpose: trying again. That is for who knows what was lost.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::header::{AUTHORIZATION, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::ClientError;
+use crate::event::StreamEvent;
+use crate::protocol::{ErrorBody, MAX_JSON_BYTES};
+
+/// A dial, or a handshake: several round trips in the worst of networks.
+const CONNECT: Duration = Duration::from_secs(3);
+/// An answer. The longest wait is for an origin: the tracker gives up on one after 20 s.
+const ANSWER: Duration = Duration::from_secs(25);
+/// A tracker says something every 2 s: four of these missed are a broken connection.
+const SILENCE: Duration = Duration::from_secs(8);
+const PING: Duration = Duration::from_secs(2);
+
+/// The connection. A clone uses the same.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    requests: SendRequest<Full<Bytes>>,
+    address: Arc<str>,
+}
+
+impl Link {
+    pub(super) async fn connect(
+        address: &str,
+        tls: Arc<ClientConfig>,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, ClientError> {
+        let unreachable = |source: std::io::Error| ClientError::Connect { address: address.to_owned(), source };
+        let name = server_name(address).ok_or_else(|| ClientError::Malformed(format!("{address} isn't host:port")))?;
+        let stream = timeout(CONNECT, TcpStream::connect(address)).await.unwrap_or_else(|_| Err(timed_out()));
+        let stream = stream.map_err(unreachable)?;
+        let _ = stream.set_nodelay(true);
+        let shaken = timeout(CONNECT, TlsConnector::from(tls).connect(name, stream)).await;
+        let stream = shaken.unwrap_or_else(|_| Err(timed_out())).map_err(unreachable)?;
+        let (requests, connection) = http2::Builder::new(Tracked(tasks.clone()))
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING * 2)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(2 << 20)
+            .max_header_list_size(16 << 10)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        let shutdown = shutdown.clone();
+        tasks.spawn(async move {
+            // It ends with an error when the tracker goes: those who wait for answers hear of it.
+            let _ = shutdown.run_until_cancelled(connection).await;
+        });
+        Ok(Self { requests, address: address.into() })
+    }
+
+    /// Asks, and reads the whole answer.
+    pub(super) async fn ask(&self, request: Ask<'_>, limit: usize) -> Result<(http::HeaderMap, Bytes), ClientError> {
+        let asked = async {
+            let response = self.send(request).await?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, limit).collect().await.map_err(ClientError::Body)?.to_bytes();
+            if head.status.is_success() {
+                Ok((head.headers, body))
+            } else {
+                Err(refusal(head.status, &head.headers, &body))
+            }
+        };
+        timeout(ANSWER, asked).await.unwrap_or(Err(ClientError::Timeout))
+    }
+
+    pub(super) async fn ask_json<T: DeserializeOwned>(&self, request: Ask<'_>) -> Result<T, ClientError> {
+        let (_, body) = self.ask(request, MAX_JSON_BYTES).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
+    }
+
+    /// Opens the stream of events.
+    pub(super) async fn events(&self, path: &str) -> Result<EventReader, ClientError> {
+        let opened = async {
+            let response = self.send(Ask::get(path)).await?;
+            if response.status().is_success() {
+                return Ok(EventReader { body: response.into_body(), buffer: BytesMut::new() });
+            }
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MAX_JSON_BYTES).collect().await.map_err(ClientError::Body)?.to_bytes();
+            Err(refusal(head.status, &head.headers, &body))
+        };
+        timeout(SILENCE, opened).await.unwrap_or(Err(ClientError::Timeout))
+    }
+
+    async fn send(&self, ask: Ask<'_>) -> Result<Response<Incoming>, ClientError> {
+        let mut request = Request::builder().method(ask.method).uri(format!("https://{}{}", self.address, ask.path));
+        if let Some(token) = ask.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(ask.body)).map_err(|error| ClientError::Malformed(error.to_string()))?;
+        Ok(self.requests.clone().send_request(request).await?)
+    }
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(super) struct Ask<'a> {
+    method: Method,
+    path: &'a str,
+    body: Bytes,
+    token: Option<&'a str>,
+}
+
+impl<'a> Ask<'a> {
+    pub(super) const fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, body: Bytes::new(), token: None }
+    }
+
+    pub(super) const fn post(path: &'a str, body: Bytes) -> Self {
+        Self { method: Method::POST, path, body, token: None }
+    }
+
+    pub(super) fn with_token(self, token: Option<&'a str>) -> Self {
+        Self { token, ..self }
+    }
+}
+
+/// The stream of events, as it is read.
+#[derive(Debug)]
+pub(super) struct EventReader {
+    body: Incoming,
+    buffer: BytesMut,
+}
+
+impl EventReader {
+    /// The next event; none, when the tracker has ended the stream. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<Option<StreamEvent>, ClientError> {
+        loop {
+            if let Some(event) = StreamEvent::decode(&mut self.buffer)? {
+                return Ok(Some(event));
+            }
+            match timeout(SILENCE, self.body.frame()).await {
+                Err(_) => return Err(ClientError::Timeout),
+                Ok(None) => return Ok(None),
+                Ok(Some(frame)) => {
+                    if let Ok(data) = frame?.into_data() {
+                        // A frame's length is checked before its body is waited for, so the buffer is bounded.
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+fn refusal(status: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> ClientError {
+    let body = serde_json::from_slice::<ErrorBody>(body);
+    let (error, message) = body.map(|body| (body.error, body.message)).unwrap_or_default();
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    ClientError::Refused { status: status.as_u16(), error, message, retry_after: seconds.map(Duration::from_secs) }
+}
+
+/// The name that the tracker's certificate must have: the host's.
+fn server_name(address: &str) -> Option<ServerName<'static>> {
+    let (host, port) = address.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(host.to_owned()).ok()
+}
+
+fn timed_out() -> std::io::Error {
+    std::io::ErrorKind::TimedOut.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracker_has_the_name_by_which_it_is_called() {
+        let name = |address| server_name(address).map(|name| name.to_str().into_owned());
+        assert_eq!(name("tracker.example:7443").as_deref(), Some("tracker.example"));
+        assert_eq!(name("10.0.0.1:7443").as_deref(), Some("10.0.0.1"));
+        assert_eq!(name("[2001:db8::1]:7443").as_deref(), Some("2001:db8::1"));
+        assert_eq!(name("tracker.example"), None);
+        assert_eq!(name("a b:1"), None);
+    }
+}
