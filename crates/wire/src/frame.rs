@@ -109,6 +109,8 @@ pub struct Hello {
     /// The port at which it takes connections, at the address from which it speaks: which of its addresses others see, an agent
     /// doesn't know.
     pub port: u16,
+    /// Another one in each run of its process: a connection of an earlier run is dead, however alive it seems.
+    pub incarnation: u64,
 }
 
 /// A range of the protocol's versions. Within a version, kinds of frames and fields at a message's end may be added; what takes

@@ -202,7 +202,7 @@ fn take_chain(body: &mut Reader<'_>) -> Result<Vec<Bytes>, Fault> {
 }
 
 impl Value for Hello {
-    const MIN_BYTES: usize = 9;
+    const MIN_BYTES: usize = 17;
 
     fn put(&self, out: &mut BytesMut) {
         self.versions.newest.put(out);
@@ -210,11 +210,12 @@ impl Value for Hello {
         self.name.put(out);
         self.zone.put(out);
         self.port.put(out);
+        self.incarnation.put(out);
     }
 
     fn take(body: &mut Reader<'_>) -> Result<Self, Fault> {
         let versions = Versions { newest: body.take()?, oldest: body.take()? };
-        Ok(Self { versions, name: body.take()?, zone: body.take()?, port: body.take()? })
+        Ok(Self { versions, name: body.take()?, zone: body.take()?, port: body.take()?, incarnation: body.take()? })
     }
 }
 

@@ -94,6 +94,7 @@ fn all() -> Vec<PeerFrame> {
         name: NodeName::new("node").unwrap(),
         zone: Zone::new("z").unwrap(),
         port: 9000,
+        incarnation: 3,
     };
     let messages = [
         PeerMessage::Join { blob: blob(), have: have(), flags: JoinFlags { gateway: false, seed: true, answer: true } },

@@ -200,12 +200,15 @@ pub(super) fn notices() -> impl Strategy<Value = Notice> {
 }
 
 pub(super) fn frames() -> impl Strategy<Value = PeerFrame> {
-    let hello = (any::<[u16; 3]>(), names(), zones()).prop_map(|([newest, oldest, port], name, zone)| Hello {
-        versions: Versions { newest, oldest },
-        name,
-        zone,
-        port,
-    });
+    let hello = (any::<[u16; 3]>(), names(), zones(), any::<u64>()).prop_map(
+        |([newest, oldest, port], name, zone, incarnation)| Hello {
+            versions: Versions { newest, oldest },
+            name,
+            zone,
+            port,
+            incarnation,
+        },
+    );
     let reasons = prop::sample::select(&super::golden::CLOSE_REASONS[..]);
     let chunk = (keys(), chunks(), any::<u32>()).prop_map(|(key, chunk, length)| PeerFrame::Chunk {
         key,
