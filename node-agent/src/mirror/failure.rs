@@ -14,6 +14,7 @@ use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
+use shoal_oci::origin::{Cause, OriginError};
 
 /// A request that failed behind the mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +56,9 @@ pub enum OriginAnswer {
     /// Nothing: no connection, or one that broke.
     Unreachable,
     /// A status.
-    Status(StatusCode),
+    Status(u16),
+    /// Something that doesn't fit what was asked, what it announced, or where it may send us.
+    Unusable,
 }
 
 impl Failure {
@@ -104,12 +107,33 @@ impl fmt::Display for Failure {
             None => {}
             Some(OriginAnswer::Unreachable) => f.write_str(" (the origin can't be reached)")?,
             Some(OriginAnswer::Status(status)) => write!(f, " (the origin answered {status})")?,
+            Some(OriginAnswer::Unusable) => f.write_str(" (the origin's answer can't be used)")?,
         }
         self.detail.as_ref().map_or(Ok(()), |detail| write!(f, ": {detail}"))
     }
 }
 
 impl std::error::Error for Failure {}
+
+/// What a failed request to the origin means for the runtime.
+impl From<&OriginError> for Failure {
+    fn from(error: &OriginError) -> Self {
+        let (reason, answer) = match error.cause() {
+            Cause::Unauthorized { status, .. } => (Reason::Denied, OriginAnswer::Status(*status)),
+            Cause::NotFound { .. } => (Reason::NotFound, OriginAnswer::Status(404)),
+            Cause::Busy { status, retry_after } => {
+                (Reason::OriginBusy { retry_after: Some(*retry_after) }, OriginAnswer::Status(*status))
+            }
+            Cause::Status { status, .. } => (Reason::Unavailable, OriginAnswer::Status(*status)),
+            Cause::Unreachable(_) | Cause::Broken(_) => (Reason::Unavailable, OriginAnswer::Unreachable),
+            Cause::TimedOut { .. } => (Reason::Stalled, OriginAnswer::Unreachable),
+            Cause::TooLarge { .. } => (Reason::TooLarge, OriginAnswer::Unusable),
+            Cause::Refused(_) => (Reason::Withheld, OriginAnswer::Unusable),
+            Cause::Lied(_) | Cause::Protocol(_) => (Reason::Corrupt, OriginAnswer::Unusable),
+        };
+        Self::new(reason).with_origin(answer).with_detail(error)
+    }
+}
 
 impl Reason {
     /// The status for the runtime: 404 where asking here again is pointless, 503 where it isn't. Both lead it to the next host.
@@ -160,7 +184,8 @@ impl OriginAnswer {
         match answer {
             None => "not_asked",
             Some(Self::Unreachable) => "unreachable",
-            Some(Self::Status(status)) => match status.as_u16() {
+            Some(Self::Unusable) => "unusable",
+            Some(Self::Status(status)) => match status {
                 401 => "401",
                 403 => "403",
                 404 => "404",
@@ -178,12 +203,11 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_the_origin_said() {
-        let failure = Failure::new(Reason::Denied)
-            .with_origin(OriginAnswer::Status(StatusCode::UNAUTHORIZED))
-            .with_detail("docker.io/library/alpine");
+        let failure =
+            Failure::new(Reason::Denied).with_origin(OriginAnswer::Status(401)).with_detail("docker.io/library/alpine");
         assert_eq!(
             failure.to_string(),
-            "not readable without credentials, and the mirror has none (the origin answered 401 Unauthorized): docker.io/library/alpine"
+            "not readable without credentials, and the mirror has none (the origin answered 401): docker.io/library/alpine"
         );
     }
 

@@ -74,7 +74,7 @@ async fn one_connection_too_many_is_sent_away_and_a_place_that_is_free_is_taken(
 
 #[tokio::test]
 async fn an_idle_connection_and_a_head_that_never_ends_are_closed() {
-    let fixture = Fixture::with(Settings { idle: Duration::from_millis(100), ..Settings::default() }).await;
+    let fixture = Fixture::with(Settings { idle: Duration::from_millis(400), ..Settings::default() }).await;
     let never_asks = fixture.client().await;
     let mut stops_asking = fixture.client().await;
     stops_asking.get("/v2/").await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use serde_json::Value;
 use shoal_agent::mirror::{Failure, Faults, Manifest, OriginAnswer, Reason, Settings};
 
@@ -155,7 +155,7 @@ async fn every_failure_leads_the_runtime_to_the_next_host_and_says_what_the_orig
     for (reason, origin, status, expected) in cases {
         let mut failure = Failure::new(reason).with_detail("the detail");
         if let Some(origin) = origin {
-            failure = failure.with_origin(OriginAnswer::Status(StatusCode::from_u16(origin).unwrap()));
+            failure = failure.with_origin(OriginAnswer::Status(origin));
         }
         let faults = Faults { refused: Some(failure), ..Faults::default() };
         let target = fixture.faulty_blob(b"some", &faults);
