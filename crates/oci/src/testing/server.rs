@@ -543,7 +543,11 @@ impl Sending {
         if left == 0 {
             return match self.end {
                 End::Clean => None,
-                End::Cut => Some(Err(io::ErrorKind::ConnectionAborted.into())),
+                End::Cut => {
+                    // The connection writes what it has when a body lets it wait, and throws it away when a body fails.
+                    tokio::task::yield_now().await;
+                    Some(Err(io::ErrorKind::ConnectionAborted.into()))
+                }
                 End::Stall => std::future::pending().await,
             };
         }
