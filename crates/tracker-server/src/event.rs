@@ -136,7 +136,7 @@ mod tests {
     fn events() -> Vec<StreamEvent> {
         let replicas = vec![Replica {
             name: shoal_tracker::ReplicaName::new("operator-0").unwrap(),
-            address: "operator-0.shoal:7443".to_owned(),
+            address: "operator-0.shoal:7443".parse().unwrap(),
         }];
         let swarm = "1".to_owned();
         vec![

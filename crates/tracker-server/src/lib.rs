@@ -44,7 +44,7 @@ pub use event::StreamError;
 pub use identity::{Admitted, Identity, JoinRequest, JoinToken, JoinTokens, Refused, TokenError};
 pub use limits::ServerLimits;
 pub use metrics::Metrics;
-pub use protocol::Replica;
+pub use protocol::{Replica, TrackerAddress, TrackerAddressError};
 pub use record::{Anonymous, Record, RecordError, SignedRecord, VerifiedRecord};
 pub use resolve::{ImageName, ImageNameError, OriginResolver, OutagePolicy, ResolveError, ResolvePolicy, Resolved};
 pub use server::{Handle, Server, ServerConfig, ServerError, SwarmDocument};

@@ -6,8 +6,11 @@
 //! Absent on purpose: announces and directives.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
+use rustls_pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use shoal_tracker::ReplicaName;
 use shoal_types::{NodeId, Zone};
@@ -42,20 +45,87 @@ pub(crate) const MAX_ASKED: usize = 192;
 /// The longest JSON answer: `MAX_MEMBERS` contacts of about 400 bytes at most.
 pub(crate) const MAX_JSON_BYTES: usize = 4 << 20;
 
+/// Where a tracker is reached: a host's name or address, and a port. Written `tracker.example:7443`, or as an https URL of that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TrackerAddress {
+    /// The name that the tracker's certificate must have.
+    host: ServerName<'static>,
+    port: u16,
+}
+
+impl TrackerAddress {
+    pub(crate) fn new(host: &str, port: u16) -> Result<Self, TrackerAddressError> {
+        let host = ServerName::try_from(host.to_owned()).map_err(|_| TrackerAddressError)?;
+        if port == 0 { Err(TrackerAddressError) } else { Ok(Self { host, port }) }
+    }
+
+    pub(crate) const fn host(&self) -> &ServerName<'static> {
+        &self.host
+    }
+}
+
+impl FromStr for TrackerAddress {
+    type Err = TrackerAddressError;
+
+    fn from_str(text: &str) -> Result<Self, TrackerAddressError> {
+        let text = text.strip_prefix("https://").map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
+        let (host, port) = text.rsplit_once(':').ok_or(TrackerAddressError)?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        // Without brackets the colons of an IPv6 address would swallow the port.
+        if bracketed.is_none() && host.contains(':') {
+            return Err(TrackerAddressError);
+        }
+        Self::new(bracketed.unwrap_or(host), port.parse().map_err(|_| TrackerAddressError)?)
+    }
+}
+
+impl TryFrom<String> for TrackerAddress {
+    type Error = TrackerAddressError;
+
+    fn try_from(text: String) -> Result<Self, TrackerAddressError> {
+        text.parse()
+    }
+}
+
+impl From<TrackerAddress> for String {
+    fn from(address: TrackerAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl From<SocketAddr> for TrackerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: ServerName::from(address.ip()), port: address.port() }
+    }
+}
+
+impl fmt::Display for TrackerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.to_str();
+        if host.contains(':') { write!(f, "[{host}]:{}", self.port) } else { write!(f, "{host}:{}", self.port) }
+    }
+}
+
+/// The text isn't a tracker's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a tracker's address is host:port, or https://host:port")]
+pub struct TrackerAddressError;
+
 /// A tracker's replica: its name, by which digests are shared out, and where it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "ReplicaText", into = "ReplicaText")]
 pub struct Replica {
     /// Its name.
     pub name: ReplicaName,
-    /// Host and port, as in `tracker.example:7443`.
-    pub address: String,
+    /// Where it is reached.
+    pub address: TrackerAddress,
 }
 
 #[derive(Serialize, Deserialize)]
 struct ReplicaText {
     name: String,
-    address: String,
+    address: TrackerAddress,
 }
 
 impl TryFrom<ReplicaText> for Replica {
@@ -179,4 +249,28 @@ pub(crate) fn query<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<
 
 pub(crate) fn parse_node(text: &str) -> Option<NodeId> {
     unhex(text).map(|bits| NodeId::new(u128::from_be_bytes(bits)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_hosts_with_ports() {
+        for (text, shown) in [
+            ("tracker.example:7443", "tracker.example:7443"),
+            ("https://tracker.example:7443/", "tracker.example:7443"),
+            ("https://10.0.0.1:7443", "10.0.0.1:7443"),
+            ("[2001:db8::1]:7443", "[2001:db8::1]:7443"),
+        ] {
+            let address: TrackerAddress = text.parse().unwrap();
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(shown.parse::<TrackerAddress>(), Ok(address));
+        }
+        for text in
+            ["", "tracker.example", "a b:1", "http://a:1", "https://a:1/path", "2001:db8::1:7443", "a:0", "a:65536"]
+        {
+            assert_eq!(text.parse::<TrackerAddress>(), Err(TrackerAddressError), "{text}");
+        }
+    }
 }

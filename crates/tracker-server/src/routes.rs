@@ -158,7 +158,11 @@ fn health(shared: &Shared) -> Result<Response<Answer>, Failure> {
 }
 
 async fn join(shared: &Shared, peer: &Peer, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {
-    shared.joins.take(1).map_err(|wait| Failure::busy("joins", wait))?;
+    // Those who try tokens don't keep members from renewing.
+    match &peer.node {
+        Some(node) => node.budget.questions.take(1).map_err(|wait| Failure::too_many("questions", wait))?,
+        None => shared.joins.take(1).map_err(|wait| Failure::busy("joins", wait))?,
+    }
     let token = bearer(&request).map(str::to_owned);
     let (body, _memory) = read(shared, request, MAX_JOIN_BYTES).await?;
     let malformed = |message: &str| Failure::new(StatusCode::BAD_REQUEST, "malformed", message);
@@ -228,7 +232,9 @@ async fn announce(shared: &Shared, node: &NodePeer, request: Request<Incoming>) 
     if announces.len() > MAX_ANNOUNCES {
         return Err(malformed(format!("{} announces in one request (at most {MAX_ANNOUNCES})", announces.len())));
     }
-    node.budget.announces.take(announces.len()).map_err(|wait| Failure::too_many("announces", wait))?;
+    // A signature costs more than an announce.
+    let signatures: usize = announces.iter().map(|(_, announce)| announce.links.len()).sum();
+    node.budget.announces.take(announces.len() + signatures).map_err(|wait| Failure::too_many("announces", wait))?;
     let mut answer = BytesMut::new();
     let mut announces = announces.into_iter();
     while answer.len() < ENOUGH_OUTCOMES {

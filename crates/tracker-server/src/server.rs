@@ -37,7 +37,7 @@ use crate::event::Hello;
 use crate::identity::{Identity, JoinToken};
 use crate::limits::{Bucket, NodeBudget, ServerLimits, Stranger, Strangers};
 use crate::metrics::Metrics;
-use crate::protocol::Replica;
+use crate::protocol::{Replica, TrackerAddress, TrackerAddressError};
 use crate::resolve::{OriginResolver, Resolver};
 use crate::routes;
 
@@ -48,7 +48,7 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// This replica's name.
     pub replica: ReplicaName,
-    /// DNS names and addresses under which it is reached: those of its certificate.
+    /// DNS names and addresses under which it is reached: those of its certificate. Without any it is the address at which it listens.
     pub names: Vec<String>,
     /// All ready replicas to start with. If none is given: this one alone, under its first name and the port that it got.
     pub replicas: Vec<Replica>,
@@ -179,9 +179,13 @@ impl Server {
         let listener =
             TcpListener::bind(listen).await.map_err(|source| ServerError::Listen { address: listen, source })?;
         let address = listener.local_addr().map_err(|source| ServerError::Listen { address: listen, source })?;
+        let names = match names {
+            names if !names.is_empty() => names,
+            _ if address.ip().is_unspecified() => return Err(ServerError::NoName),
+            _ => vec![address.ip().to_string()],
+        };
         let replicas = if replicas.is_empty() {
-            let host = names.first().cloned().unwrap_or_else(|| address.ip().to_string());
-            vec![Replica { name: replica.clone(), address: host_and_port(&host, address.port()) }]
+            vec![Replica { name: replica.clone(), address: TrackerAddress::new(&names[0], address.port())? }]
         } else {
             replicas
         };
@@ -334,17 +338,15 @@ pub enum ServerError {
     /// There is no certificate.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// It has no name, and listens at no address in particular.
+    #[error("a tracker that listens at all addresses must be given a name")]
+    NoName,
+    /// Its first name can't be one.
+    #[error(transparent)]
+    Name(#[from] TrackerAddressError),
     /// The system has no randomness.
     #[error("the system has no randomness")]
     Random,
-}
-
-/// A host, in brackets where it is an IPv6 address, and a port.
-pub(crate) fn host_and_port(host: &str, port: u16) -> String {
-    match host.parse::<IpAddr>() {
-        Ok(ip) => SocketAddr::new(ip, port).to_string(),
-        Err(_) => format!("{host}:{port}"),
-    }
 }
 
 fn random() -> Result<[u8; 8], ServerError> {

@@ -11,6 +11,7 @@ use shoal_wire::Refusal;
 
 use crate::event::StreamError;
 use crate::identity::TokenError;
+use crate::protocol::TrackerAddress;
 use crate::record::RecordError;
 use crate::resolve::ResolveError;
 
@@ -49,7 +50,7 @@ pub enum ClientError {
     #[error("{address}: can't connect: {source}")]
     Connect {
         /// Its address.
-        address: String,
+        address: TrackerAddress,
         /// Why.
         source: std::io::Error,
     },

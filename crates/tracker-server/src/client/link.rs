@@ -16,7 +16,6 @@ use hyper::header::{AUTHORIZATION, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -26,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use super::ClientError;
 use crate::event::StreamEvent;
-use crate::protocol::{ErrorBody, MAX_JSON_BYTES};
+use crate::protocol::{ErrorBody, MAX_JSON_BYTES, TrackerAddress};
 
 /// A dial, or a handshake: several round trips in the worst of networks.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -40,22 +39,22 @@ const PING: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     requests: SendRequest<Full<Bytes>>,
-    address: Arc<str>,
+    address: TrackerAddress,
 }
 
 impl Link {
     pub(super) async fn connect(
-        address: &str,
+        address: &TrackerAddress,
         tls: Arc<ClientConfig>,
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Result<Self, ClientError> {
-        let unreachable = |source: std::io::Error| ClientError::Connect { address: address.to_owned(), source };
-        let name = server_name(address).ok_or_else(|| ClientError::Malformed(format!("{address} isn't host:port")))?;
-        let stream = timeout(CONNECT, TcpStream::connect(address)).await.unwrap_or_else(|_| Err(timed_out()));
+        let unreachable = |source: std::io::Error| ClientError::Connect { address: address.clone(), source };
+        let stream =
+            timeout(CONNECT, TcpStream::connect(address.to_string())).await.unwrap_or_else(|_| Err(timed_out()));
         let stream = stream.map_err(unreachable)?;
         let _ = stream.set_nodelay(true);
-        let shaken = timeout(CONNECT, TlsConnector::from(tls).connect(name, stream)).await;
+        let shaken = timeout(CONNECT, TlsConnector::from(tls).connect(address.host().clone(), stream)).await;
         let stream = shaken.unwrap_or_else(|_| Err(timed_out())).map_err(unreachable)?;
         let (requests, connection) = http2::Builder::new(Tracked(tasks.clone()))
             .timer(TokioTimer::new())
@@ -72,7 +71,7 @@ impl Link {
             // It ends with an error when the tracker goes: those who wait for answers hear of it.
             let _ = shutdown.run_until_cancelled(connection).await;
         });
-        Ok(Self { requests, address: address.into() })
+        Ok(Self { requests, address: address.clone() })
     }
 
     /// Asks, and reads the whole answer.
@@ -190,29 +189,6 @@ fn refusal(status: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> Client
     ClientError::Refused { status: status.as_u16(), error, message, retry_after: seconds.map(Duration::from_secs) }
 }
 
-/// The name that the tracker's certificate must have: the host's.
-fn server_name(address: &str) -> Option<ServerName<'static>> {
-    let (host, port) = address.rsplit_once(':')?;
-    port.parse::<u16>().ok()?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    ServerName::try_from(host.to_owned()).ok()
-}
-
 fn timed_out() -> std::io::Error {
     std::io::ErrorKind::TimedOut.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tracker_has_the_name_by_which_it_is_called() {
-        let name = |address| server_name(address).map(|name| name.to_str().into_owned());
-        assert_eq!(name("tracker.example:7443").as_deref(), Some("tracker.example"));
-        assert_eq!(name("10.0.0.1:7443").as_deref(), Some("10.0.0.1"));
-        assert_eq!(name("[2001:db8::1]:7443").as_deref(), Some("2001:db8::1"));
-        assert_eq!(name("tracker.example"), None);
-        assert_eq!(name("a b:1"), None);
-    }
 }

@@ -30,13 +30,15 @@ use super::replica::Follower;
 use super::tls::{self, Anchor};
 use super::{ClientError, Shared};
 use crate::identity::TokenError;
-use crate::protocol::{JOIN, JoinBody, JoinReply, REPLICAS, Replica, ReplicaList};
+use crate::protocol::{JOIN, JoinBody, JoinReply, REPLICAS, Replica, ReplicaList, TrackerAddress};
 use crate::trust::{Fingerprint, Trust};
 
 /// Contacts change with every announce: they are saved so often, and at the end.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// As long as no replica can be reached, the addresses of the configuration are asked for others, so often.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
+/// The first time is sooner: after a restart the replicas that are remembered may be gone.
+const ASK_FIRST: Duration = Duration::from_millis(500);
 /// The longest credential: a service account's token has about 1 KiB. The tracker takes headers of 16 KiB.
 const MAX_TOKEN: usize = 8 << 10;
 
@@ -73,7 +75,7 @@ impl Membership {
     async fn live(&mut self) {
         let mut backoff = Backoff::new();
         let now = Instant::now();
-        let (mut renew_at, mut save_at, mut ask_at) = (now, now + SAVE_EVERY, now + ASK_AGAIN);
+        let (mut renew_at, mut save_at, mut ask_at) = (now, now + SAVE_EVERY, now + ASK_FIRST);
         if !self.outdated
             && let Ok(identity) = self.shared.current_identity()
         {
@@ -201,7 +203,7 @@ impl Membership {
 
     async fn join(
         &mut self,
-        address: &str,
+        address: &TrackerAddress,
         tls: Arc<rustls::ClientConfig>,
         token: Option<&str>,
     ) -> Result<Arc<NodeIdentity>, ClientError> {
@@ -251,7 +253,7 @@ impl Membership {
         Err(failure)
     }
 
-    fn addresses(&self) -> Vec<String> {
+    fn addresses(&self) -> Vec<TrackerAddress> {
         let mut addresses = self.shared.config.trackers.clone();
         for replica in self.shared.peers().replicas() {
             if !addresses.contains(&replica.address) {
@@ -278,8 +280,8 @@ struct Token {
 
 impl Token {
     fn parse(text: &str) -> Result<Self, TokenError> {
-        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-        let line = lines.filter(|line| !line.is_empty()).next_back().ok_or(TokenError::Malformed)?;
+        let mut lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        let line = lines.rfind(|line| !line.is_empty()).ok_or(TokenError::Malformed)?;
         let (secret, ca) = match line.split_once(':') {
             Some((secret, ca)) => (secret, Some(ca.parse()?)),
             None => (line, None),

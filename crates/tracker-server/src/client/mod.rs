@@ -33,13 +33,14 @@ use std::time::SystemTime;
 use shoal_tracker::ReplicaName;
 use shoal_types::{Digest, NodeId, Zone};
 use shoal_wire::{Contact, NodeName, Notice};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use error::{AnnounceFailure, ClientError};
 pub use identity::NodeIdentity;
 
+use crate::protocol::TrackerAddress;
 use crate::secret_file;
 use link::Link;
 use membership::Membership;
@@ -49,11 +50,14 @@ use routing::Routing;
 /// Events that wait to be taken. When there are more, the trackers' streams aren't read, and a tracker closes a stream that isn't.
 const EVENTS: usize = 256;
 
+/// Batches on their way at a time; more wait. A tracker takes four ([`crate::ServerLimits`]).
+const ANNOUNCING: usize = 4;
+
 /// What a client is to be.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Where trackers are found to begin with: host and port each. The others are heard of from these.
-    pub trackers: Vec<String>,
+    /// Where trackers are found to begin with. The others are heard of from these.
+    pub trackers: Vec<TrackerAddress>,
     /// This node's name.
     pub name: NodeName,
     /// Its zone.
@@ -122,6 +126,7 @@ struct Shared {
     peers: Mutex<Peers>,
     policy: Mutex<Option<String>>,
     events: mpsc::Sender<Event>,
+    announcing: Semaphore,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -167,6 +172,7 @@ impl TrackerClient {
             peers: Mutex::new(peers),
             policy: Mutex::default(),
             events,
+            announcing: Semaphore::new(ANNOUNCING),
             tasks: TaskTracker::new(),
             shutdown,
         });

@@ -31,8 +31,10 @@ use crate::server::SwarmDocument;
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 
 impl TrackerClient {
-    /// Announces, each digest to its tracker. The results are in the order of the announces.
+    /// Announces, each digest to its tracker. The results are in the order of the announces. Of one digest, announces must follow each
+    /// other: the next one after the last one's result.
     pub async fn announce(&self, batch: &[Announce]) -> Vec<Result<Accepted, AnnounceFailure>> {
+        let _place = self.shared.announcing.acquire().await;
         let mut groups: BTreeMap<ReplicaName, (Link, Vec<usize>)> = BTreeMap::new();
         {
             let mut routing = self.shared.routing();

@@ -1,0 +1,105 @@
+//! Names, the Swarm's document, and stopping while somebody asks.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use shoal_tracker_server::client::{ClientError, Event};
+use shoal_tracker_server::{ImageName, ResolveError, SignedRecord};
+
+use crate::harness::{Cluster, digest};
+
+fn name() -> ImageName {
+    ImageName::new("docker.io", "library/app", "latest").unwrap()
+}
+
+#[tokio::test]
+async fn a_hundred_nodes_questions_are_one_at_the_origin() {
+    let cluster = Cluster::new();
+    let tracker = cluster.tracker().await;
+    let [a, b] = [cluster.node("a", &tracker).await, cluster.node("b", &tracker).await];
+    let name = name();
+    let asked = (0..100).map(|at| if at % 2 == 0 { a.client.resolve(&name) } else { b.client.resolve(&name) });
+    let records: Vec<_> = join_all(asked).await.into_iter().map(Result::unwrap).collect();
+    assert!(records.iter().all(|record| *record == records[0]));
+    assert_eq!(records[0].record().digest, digest(1));
+    assert_eq!(tracker.origin.asked.load(Ordering::Relaxed), 1);
+
+    // What a node keeps it can check again, and another cluster's isn't believed.
+    let kept = records[0].to_json();
+    let trust = a.identity().await.trust().clone();
+    assert_eq!(SignedRecord::from_json(&kept).unwrap().verify(&trust).unwrap(), records[0]);
+    let other = Cluster::new();
+    assert!(SignedRecord::from_json(&kept).unwrap().verify(other.authority.trust()).is_err());
+    a.stop().await;
+    b.stop().await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_origin_refuses_arrives_as_that() {
+    let cluster = Cluster::new();
+    let tracker = cluster.tracker().await;
+    let node = cluster.node("a", &tracker).await;
+    let busy = ResolveError::Busy { retry_after: Duration::from_secs(30) };
+    for (at, error) in [
+        ResolveError::NotFound,
+        ResolveError::Denied,
+        ResolveError::NotAllowed("it isn't configured".to_owned()),
+        ResolveError::Unreachable("connection refused".to_owned()),
+        busy,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        *tracker.origin.says.lock().unwrap() = Err(error.clone());
+        let name = ImageName::new("docker.io", "library/app", &format!("v{at}")).unwrap();
+        let Err(ClientError::Resolve(refused)) = node.client.resolve(&name).await else { panic!("{error}") };
+        assert_eq!(std::mem::discriminant(&refused), std::mem::discriminant(&error), "{refused}");
+        if let ResolveError::Busy { retry_after } = refused {
+            assert!(retry_after > Duration::from_secs(20), "{retry_after:?}");
+        }
+    }
+    node.stop().await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_document_is_told_once_and_fetched() {
+    let cluster = Cluster::new();
+    let tracker = cluster.tracker().await;
+    let mut node = cluster.node("a", &tracker).await;
+    let is_policy = |event: &Event| matches!(event, Event::PolicyChanged { .. });
+    let first = node.client.swarm().await.unwrap();
+    assert_eq!(first.bytes, "kind: Swarm");
+    assert_eq!(node.event(is_policy).await, Event::PolicyChanged { version: first.version.clone() });
+
+    tracker.handle.set_swarm(Bytes::from_static(b"kind: Swarm")).await.unwrap();
+    tracker.handle.set_swarm(Bytes::from_static(b"kind: Swarm # another")).await.unwrap();
+    let Event::PolicyChanged { version } = node.event(is_policy).await else { unreachable!("it was waited for") };
+    let second = node.client.swarm().await.unwrap();
+    assert_eq!((second.version, &second.bytes[..]), (version, &b"kind: Swarm # another"[..]));
+    node.stop().await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_tracker_that_stops_ends_what_it_began() {
+    let cluster = Cluster::new();
+    let tracker = cluster.tracker().await;
+    let mut node = cluster.node("a", &tracker).await;
+    tracker.origin.gate.forget_permits(1_000);
+    let (client, name) = (node.client.clone(), name());
+    let asking = tokio::spawn(async move { client.resolve(&name).await });
+    while tracker.origin.asked.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let origin = tracker.origin.clone();
+    tracker.shutdown.cancel();
+    node.event(|event| *event == Event::TrackersLost).await;
+    origin.gate.add_permits(1);
+    assert_eq!(asking.await.unwrap().unwrap().record().digest, digest(1), "the question was answered");
+    tracker.ended().await;
+    node.stop().await;
+}
