@@ -40,6 +40,12 @@ pub struct Hop {
 }
 
 impl Hop {
+    /// A URL whose name has passed and whose address is still to be checked.
+    #[cfg(test)]
+    pub(crate) const fn elsewhere(url: Url) -> Self {
+        Self { url, door: Door::Elsewhere }
+    }
+
     /// The URL.
     #[must_use]
     pub const fn url(&self) -> &Url {
@@ -65,7 +71,8 @@ pub enum Door {
 }
 
 impl Guard {
-    /// The rule for the registry at `endpoint`. Hosts in `allowed` may be named by it whatever their address is, over plain http too.
+    /// The rule for the registry at `endpoint`. Hosts in `allowed` may be named by it whatever their address is; over plain http too, if
+    /// it is on plain http itself.
     #[must_use]
     pub fn new(endpoint: Url, allowed: &[Registry]) -> Self {
         let allowed = allowed.iter().map(|host| host.api_authority().to_owned()).collect();

@@ -317,13 +317,13 @@ impl Source {
         let moved_to = self.moved_to().clone();
         if let Some(hop) = moved_to {
             let ask = Ask { method: Method::GET, hop, headers: headers.clone(), repository: Some(&self.repository) };
-            let answer = self.origin.http.send(&ask, None).await?;
-            if answer.status().is_success() {
-                return Ok(answer);
+            let answer = self.origin.http.send(&ask, None).await;
+            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                return answer;
             }
-            // Signed URLs expire: the registry has a fresh one.
-            answer.drain().await;
+            // Signed URLs expire and storage servers go: the registry has a fresh one.
             *self.moved_to() = None;
+            answer?.drain().await;
         }
         let path = format!("{}/blobs/{}", self.repository, self.digest);
         // Once: the part itself tries again, from the byte that it has reached.

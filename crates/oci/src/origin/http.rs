@@ -82,10 +82,9 @@ impl Http {
         }
         let guard = Guard::new(endpoint.clone(), &config.allowed_hosts).with_proxies(config.proxy.urls());
         let proxies = config.proxy.urls().filter_map(|url| url.host_str().map(str::to_owned)).collect();
-        let builder = client_builder(config, tls(config)?)?;
-        let trusted = builder.build()?;
-        let builder = client_builder(config, tls(config)?)?;
-        let guarded = builder.dns_resolver(GuardedResolver { proxies }).build()?;
+        let tls = tls(config)?;
+        let trusted = client_builder(config, tls.clone())?.build()?;
+        let guarded = client_builder(config, tls)?.dns_resolver(GuardedResolver { proxies }).build()?;
         let gate = busy::Gate::default();
         Ok(Self { registry: config.registry.clone(), trusted, guarded, guard, timeouts: config.timeouts, gate })
     }
@@ -390,5 +389,15 @@ mod tests {
         assert_eq!(error.downcast_ref::<Refused>().map(|refused| refused.reason), Some(Reason::Loopback));
         let resolver = GuardedResolver { proxies: vec!["localhost".into()] };
         assert!(resolver.resolve("localhost".parse().unwrap()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_client_for_everywhere_else_connects_to_no_forbidden_address() {
+        let config = RegistryConfig::new("registry.example".parse().unwrap()).unwrap();
+        let http = Http::new(&config).unwrap();
+        let hop = Hop::elsewhere("https://localhost:9/".parse().unwrap());
+        let ask = Ask { method: Method::GET, hop, headers: HeaderMap::new(), repository: None };
+        let error = http.send(&ask, None).await.err().expect("loopback is refused");
+        assert!(matches!(error.cause(), Cause::Refused(refused) if refused.reason == Reason::Loopback), "{error}");
     }
 }

@@ -214,6 +214,12 @@ impl Registry {
         self.server.state.connections()
     }
 
+    /// Waits until no body is on its way.
+    pub async fn idle(&self) {
+        // The sender lives as long as the registry.
+        let _ = self.server.state.sending().wait_for(|bodies| *bodies == 0).await;
+    }
+
     /// Makes something go wrong.
     pub fn inject(&self, fault: Fault) {
         self.server.state.inject(fault);
@@ -365,6 +371,7 @@ impl Server {
             }
         }
         if request.method() != Method::HEAD {
+            self.state.begin_sending();
             let sending =
                 Sending { server: self, path, content: draft.content, at: draft.range.start, stop, end, flip };
             *response.body_mut() = StreamBody::new(sending.into_stream());
@@ -523,6 +530,12 @@ struct Sending {
     stop: u64,
     end: End,
     flip: Option<u64>,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.server.state.end_sending();
+    }
 }
 
 impl Sending {

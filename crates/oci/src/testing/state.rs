@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use shoal_types::Digest;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::content::Content;
@@ -53,6 +54,8 @@ pub struct Traffic {
 #[derive(Default)]
 pub(super) struct State {
     inner: Mutex<Inner>,
+    /// Bodies on their way.
+    sending: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -175,6 +178,18 @@ impl State {
         }
         inner.faults.retain(|fault| fault.times > 0);
         troubles
+    }
+
+    pub(super) fn begin_sending(&self) {
+        self.sending.send_modify(|bodies| *bodies += 1);
+    }
+
+    pub(super) fn end_sending(&self) {
+        self.sending.send_modify(|bodies| *bodies -= 1);
+    }
+
+    pub(super) fn sending(&self) -> watch::Receiver<u64> {
+        self.sending.subscribe()
     }
 
     pub(super) fn count_connection(&self) {
