@@ -239,13 +239,15 @@ impl Server {
     /// as long as [`ServerLimits::drain`] says.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { listener, shared, driver, tasks, .. } = self;
-        let driver = tokio::spawn(driver.run(shutdown.clone(), tasks.stop.clone()));
+        let mut driver = tokio::spawn(driver.run(shutdown.clone(), tasks.stop.clone()));
         let mut renewal = tokio::time::interval(Duration::from_secs(600));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
+                // Without the core there is no tracker. It ends before its time only by a panic.
+                ended = &mut driver => return passed_on(ended),
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, from)) => accept(&shared, &tasks.connections, &shutdown, stream, from.ip()),
+                    Ok((stream, from)) => accept(&shared, &tasks.connections, &shutdown, stream, from.ip().to_canonical()),
                     Err(error) => {
                         // Out of file descriptors, mostly: closing connections will cure it, trying at once won't.
                         tracing::warn!(%error, "a connection can't be accepted");
@@ -269,11 +271,7 @@ impl Server {
         tasks.connections.wait().await;
         tasks.questions.close();
         tasks.questions.wait().await;
-        if let Err(error) = driver.await
-            && error.is_panic()
-        {
-            std::panic::resume_unwind(error.into_panic());
-        }
+        passed_on(driver.await);
     }
 }
 
@@ -347,6 +345,15 @@ pub enum ServerError {
     /// The system has no randomness.
     #[error("the system has no randomness")]
     Random,
+}
+
+/// A panic of the driver's is the server's.
+fn passed_on(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
 }
 
 fn random() -> Result<[u8; 8], ServerError> {

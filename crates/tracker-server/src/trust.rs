@@ -83,7 +83,9 @@ impl Trust {
         Ok(TrackerCertificate::parse(der)?)
     }
 
-    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
+    /// The roots' certificates.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
     }
 
