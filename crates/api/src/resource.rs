@@ -3,6 +3,8 @@
 //! State: none. Invariant: everything that the schema lets through can be deserialized; whether it makes sense is [`crate::Swarm::check`]'s word.
 //! The doc comments of fields are the descriptions in the schema: they speak to who writes a Swarm.
 
+#![allow(rustdoc::bare_urls, reason = "the descriptions are read in a schema, where brackets would be noise")]
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

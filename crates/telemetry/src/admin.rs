@@ -147,7 +147,7 @@ impl AdminServer {
         self.local_addr
     }
 
-    /// Answers until the token is cancelled, then ends what is open, which takes [`CONNECTION_LIFE`] at most.
+    /// Answers until the token is cancelled, then ends what is open, which takes ten seconds at most.
     pub async fn serve(self, cancelled: CancellationToken) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
