@@ -6,7 +6,9 @@
 //! those that few serve, ties at random. A neighbour gives it back when enough others serve it or when there is nothing to get.
 //! Thus about as many flows reach each node as leave it, and the links fill without any of them being crowded.
 //!
-//! Invariants: at most `slots` neighbours are unchoked, unless everybody is; at most `sources` neighbours serve us.
+//! Slow sources count by what they bring, so that a slow uplink's places don't take the room of fast ones.
+//!
+//! Invariants: at most `slots` neighbours are unchoked, unless everybody is; at most twice `sources` neighbours serve us.
 //! Absent on purpose: the order in which those who may ask are served (`serve`).
 
 use shoal_types::{NodeId, Time};
@@ -52,6 +54,7 @@ impl Engine {
     /// Who gets the next free place, and how many chunks it lacks.
     fn next_for_a_slot(&mut self, now: Time) -> Option<(PeerHandle, u32)> {
         let mut best = None;
+        let leads = self.is_leading();
         let start = self.rng.below(self.peers.places().max(1));
         for handle in self.peers.handles_from(start) {
             let peer = self.peers.at(handle.slot);
@@ -67,6 +70,8 @@ impl Engine {
             let rank = (
                 self.only_takes(now, handle.slot),
                 !self.is_far_gateway(handle.slot),
+                // Whoever is known to pass on what only we have spreads it; of the others it is to be seen.
+                leads && !peer.passes_on,
                 peer.load.sources,
                 u32::MAX - lacks,
             );
@@ -78,7 +83,7 @@ impl Engine {
     }
 
     /// Moves a place from a neighbour that only takes to one that gives.
-    fn rebalance(&mut self, now: Time) {
+    pub(crate) fn rebalance(&mut self, now: Time) {
         let Some((to, _)) = self.next_for_a_slot(now).filter(|(to, _)| !self.only_takes(now, to.slot)) else { return };
         let served = self.peers.iter().filter(|(_, peer)| !peer.choked).map(|(handle, _)| handle);
         let rider = served.filter(|handle| self.only_takes(now, handle.slot)).min();
@@ -94,8 +99,7 @@ impl Engine {
         let now_serving = self.sources();
         // One less than there could be is no misfortune by itself, and a place that moves costs a round trip.
         let few = now_serving == 0;
-        let brings_to_zone = self.transfers.iter().flatten().any(|t| !t.finished && t.gateway == Some(self.me));
-        if now_serving >= usize::from(sources) || !(few || brings_to_zone || self.is_behind()) {
+        if now_serving >= self.enough_sources(sources) || !(few || self.brings_to_zone() || self.is_behind()) {
             return;
         }
         let start = self.rng.below(self.peers.places().max(1));
@@ -168,7 +172,9 @@ impl Engine {
             let near = self.peers.at(from.slot).near;
             let mut unfinished = self.transfers.iter().flatten().filter(|transfer| !transfer.finished);
             let wanting = unfinished.any(|transfer| near || self.may_ask_across(now, transfer));
-            if !wanting || self.sources() >= usize::from(sources) {
+            // Half a source more or less is within the measurement's error.
+            let enough = self.source_quarters() + 2 >= 4 * self.enough_sources(sources);
+            if !wanting || enough || self.sources() >= 2 * usize::from(sources) {
                 self.act(Action::Send { to: Recipients::One(from), message: PeerMessage::Decline });
                 return;
             }
@@ -221,6 +227,25 @@ impl Engine {
             self.peers.at_mut(peer.slot).chokes_us = true;
             self.act(Action::Send { to: Recipients::One(peer), message: PeerMessage::Decline });
         }
+    }
+
+    /// How many sources are enough: a gateway gets what its whole zone waits for, and takes up twice as many as others do.
+    fn enough_sources(&self, sources: u16) -> usize {
+        usize::from(sources) * if self.brings_to_zone() { 2 } else { 1 }
+    }
+
+    fn brings_to_zone(&self) -> bool {
+        self.transfers.iter().flatten().any(|transfer| !transfer.finished && transfer.gateway == Some(self.me))
+    }
+
+    /// How many neighbours serve us, in quarters of the fastest of them: beside a slow uplink there is room for another source. Those
+    /// that differ by less than chance count as equal.
+    pub(crate) fn source_quarters(&self) -> usize {
+        let paces =
+            || self.peers.iter().filter(|(_, peer)| !peer.chokes_us).map(|(_, peer)| peer.pace.bytes_per_second());
+        let fastest = paces().max().unwrap_or_default();
+        let quarters = |pace: u64| if pace == 0 || pace * 5 > fastest * 2 { 4 } else { (pace * 4 / fastest).max(1) };
+        paces().map(|pace| usize::try_from(quarters(pace)).unwrap_or(4)).sum()
     }
 
     /// How many neighbours serve us.
@@ -302,5 +327,36 @@ impl Engine {
             )
         };
         self.transfers.iter().flatten().filter_map(lacks).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shoal_types::Zone;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// What neighbours of these paces, in chunks of 1 MB a second, are worth as sources.
+    fn quarters(paces: &[u64]) -> usize {
+        let mut engine = Engine::new(NodeId::new(1), Zone::default(), Config::default(), 1);
+        for (pace, node) in paces.iter().zip(2..) {
+            let peer = engine.handle_connected(Time::ZERO, NodeId::new(node), &Zone::default()).unwrap();
+            let peer = engine.peers.at_mut(peer.slot);
+            peer.chokes_us = false;
+            peer.pace.received(Time::ZERO + Duration::from_secs(1), pace * 1_000_000);
+        }
+        engine.source_quarters()
+    }
+
+    #[test]
+    fn a_slow_source_is_worth_what_it_brings() {
+        assert_eq!(quarters(&[]), 0);
+        assert_eq!(quarters(&[0, 0]), 8, "not measured yet");
+        assert_eq!(quarters(&[100, 90, 60, 45]), 16, "chance");
+        assert_eq!(quarters(&[100, 100, 100, 25]), 13);
+        assert_eq!(quarters(&[100, 1, 0]), 9);
     }
 }

@@ -80,6 +80,11 @@ impl Engine {
                 continue;
             }
             news |= transfer.state(chunk) == ChunkState::Missing;
+            if transfer.lead.is_leading()
+                && let Some(before) = transfer.only_holder_before(member, chunk)
+            {
+                self.peers.at_mut(before).passed_on(slot, chunk);
+            }
         }
         // Most neighbours don't serve us at the moment: what they get changes nothing yet.
         if news && !self.peers.at(from.slot).chokes_us {
@@ -187,7 +192,7 @@ impl Engine {
     }
 
     fn tell(&mut self, now: Time, slot: BlobSlot) {
-        let load = Load { sources: u8::try_from(self.sources()).unwrap_or(u8::MAX) };
+        let load = Load { sources: u8::try_from((self.source_quarters() + 2) / 4).unwrap_or(u8::MAX) };
         let transfer = self.transfer_mut(slot);
         transfer.told = now;
         let chunks: Arc<[ChunkIndex]> = transfer.untold.drain(..).collect();
@@ -206,6 +211,8 @@ impl Engine {
         transfer.finished = true;
         transfer.chain.close();
         transfer.lead = crate::lead::Lead::default();
+        self.forget_fed(slot);
+        let transfer = self.transfer(slot);
         let key = transfer.blob.key();
         self.settle_evidence(now, slot);
         if self.transfers.iter().flatten().all(|transfer| transfer.finished) {

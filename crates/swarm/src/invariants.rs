@@ -60,7 +60,7 @@ impl Engine {
         match self.config.serving {
             Serving::Credit { slots, sources, .. } => {
                 assert!(unchoked <= usize::from(slots), "places that are given");
-                assert!(self.sources() <= usize::from(sources), "places that are taken");
+                assert!(self.sources() <= 2 * usize::from(sources), "places that are taken");
             }
             Serving::TitForTat { slots, .. } => assert!(unchoked <= usize::from(slots), "slots"),
             Serving::Open => {}

@@ -42,6 +42,11 @@ const STALLED: u32 = 3;
 /// After so many leads of one blob another one makes it no faster.
 const MANY_LEADS: usize = 3;
 
+/// What was fetched counts as spread by nobody when less than an eighth of it has reached anybody: then its holder gives nothing, and is
+/// no lead, whatever the others are. After so many of those the blob is had in vain from anyone.
+const UNSPREAD_SHARE: u32 = 8;
+const TOO_MANY_LEADS: usize = 8;
+
 /// Links that wait for the next announce, at most: with a signature each some 6 KiB.
 const MAX_UNPUBLISHED: usize = 32;
 
@@ -225,7 +230,9 @@ impl Engine {
     /// Starts the next run of chunks, if there is a lease, no run, and something that nobody has.
     pub(crate) fn drive_lead(&mut self, now: Time, slot: BlobSlot) {
         let hole_patience = self.config.hole_patience;
-        let transfer = self.transfer_mut(slot);
+        let Self { transfers, peers, .. } = &mut *self;
+        let Some(transfer) = &mut transfers[usize::from(slot.0)] else { return };
+        let gave = |peer: u16| peers.at(peer).bytes_from > 0;
         let Some(lease) = transfer.lead.lease else { return };
         if transfer.lead.run.is_some() || transfer.finished {
             return;
@@ -243,20 +250,23 @@ impl Engine {
             // The tracker may know of more than anybody here told: go on from where the links end.
             let frontier =
                 if linked { frontier } else { transfer.chain.first_unknown().map_or(0, |first| first.get()) };
+            if let Some(run) = unspread_run(transfer, frontier, gave) {
+                self.fetch(slot, run);
+                return;
+            }
             if let Some(run) = next_run(transfer, frontier..count, |_| true) {
                 self.fetch(slot, run);
                 return;
             }
         }
         // Behind the frontier: what no neighbour has had for a while, and in the end what is claimed and doesn't come.
-        let transfer = self.transfer_mut(slot);
         let stalled = transfer.idle(now) >= hole_patience * STALLED;
         let Some(lease) = &mut transfer.lead.lease else { return };
         lease.trusts_nobody |= stalled;
         let (lease, given_up) = (*lease, lease.trusts_nobody);
         let patient = transfer.idle(now).max(now.since(lease.since)) < hole_patience && !given_up;
-        if !patient && let Some(run) = next_run(transfer, 0..count, |chunk| given_up || !is_to_be_had(transfer, chunk))
-        {
+        let lacking = |chunk| given_up || !is_to_be_had(transfer, chunk);
+        if !patient && let Some(run) = next_run(transfer, 0..count, lacking) {
             self.fetch(slot, run);
         }
     }
@@ -272,6 +282,7 @@ impl Engine {
     }
 
     pub(crate) fn end_lease(&mut self, slot: BlobSlot, parting: Option<LeaseRequest>) {
+        self.forget_fed(slot);
         let transfer = self.transfer_mut(slot);
         transfer.lead.lease = None;
         if parting.is_some() {
@@ -303,6 +314,16 @@ impl Engine {
         self.act(Action::FetchOrigin { key, epoch, chunks: run, before });
     }
 
+    /// Whether some blob comes into the swarm through us.
+    pub(crate) fn is_leading(&self) -> bool {
+        self.transfers.iter().flatten().any(|transfer| transfer.lead.is_leading())
+    }
+
+    /// Which neighbours keep a blob's chunks to themselves is of no interest any more.
+    pub(crate) fn forget_fed(&mut self, slot: BlobSlot) {
+        self.peers.iter_mut().for_each(|peer| peer.fed.retain(|(blob, _)| *blob != slot));
+    }
+
     fn ask_for_links(&mut self, slot: BlobSlot) {
         let transfer = self.transfer_mut(slot);
         let Some(lease) = &mut transfer.lead.lease else { return };
@@ -328,7 +349,7 @@ impl Engine {
     fn yield_if_too_slow(&mut self, now: Time, slot: BlobSlot) {
         let Some(Lease { epoch, fetched, since, .. }) = self.transfer(slot).lead.lease else { return };
         let alone_in_swarm = self.transfer(slot).members.is_empty();
-        if !self.may_yield(slot)
+        if !self.config.lead_yields
             || fetched < JUDGED_FROM
             || now.since(since) < JUDGED_AFTER
             || fetched % 8 != 0
@@ -336,7 +357,10 @@ impl Engine {
         {
             return;
         }
-        if self.backlog(slot) * BACKLOG_SHARE > fetched {
+        // Where all uplinks are slow something spreads all the same; from one that gives nothing nothing does.
+        let most = if self.may_yield(slot) { fetched / BACKLOG_SHARE } else { fetched - fetched / UNSPREAD_SHARE };
+        let leads = self.transfer(slot).chain.leases_seen().0;
+        if leads < TOO_MANY_LEADS && self.backlog(slot) > most {
             self.end_lease(slot, Some(LeaseRequest::Yielded { epoch }));
             self.announce_soon(now, slot);
             self.fill(now);
@@ -370,6 +394,33 @@ fn is_open(transfer: &Transfer, chunk: ChunkIndex) -> bool {
         }
         ChunkState::Verifying { .. } | ChunkState::Origin | ChunkState::Have => false,
     }
+}
+
+/// What the leases before this one fetched, if hardly anybody got any of it from their holders: they give nothing.
+fn unspread_run(transfer: &Transfer, frontier: u32, gave: impl Fn(u16) -> bool) -> Option<Range<u32>> {
+    let epoch_of = |chunk: u32| Some(transfer.chain.author_of(ChunkIndex::new(chunk))?.0);
+    let fits = |chunk: ChunkIndex| is_open(transfer, chunk) && !is_spread(transfer, chunk, &gave);
+    let mut begin = frontier;
+    while begin > 0 {
+        let epoch = epoch_of(begin - 1)?;
+        let first = (0..begin).rev().find(|chunk| epoch_of(*chunk) != Some(epoch)).map_or(0, |before| before + 1);
+        let count = (first..begin).filter(|chunk| fits(ChunkIndex::new(*chunk))).count();
+        let unspread = u32::try_from(count).unwrap_or(u32::MAX);
+        let fetched = begin - first;
+        if unspread < JUDGED_FROM || unspread < fetched - fetched / UNSPREAD_SHARE {
+            break;
+        }
+        begin = first;
+    }
+    next_run(transfer, begin..frontier, fits)
+}
+
+/// Whether a chunk has got around: several neighbours have it, or one that has given us something.
+fn is_spread(transfer: &Transfer, chunk: ChunkIndex, gave: impl Fn(u16) -> bool) -> bool {
+    let has = |at: &usize| !transfer.members[*at].suspect && transfer.member_has(*at, chunk);
+    let mut holders = (0..transfer.members.len()).filter(has);
+    let Some(first) = holders.next() else { return false };
+    gave(transfer.members[first].peer) || holders.next().is_some()
 }
 
 /// Whether a neighbour that is still asked says to have the chunk.
@@ -427,6 +478,25 @@ mod tests {
         assert_eq!(run("*??h....", 2, 0), Some((2, 8)));
         // It begins only where links lead to.
         assert_eq!(run("**......", 2, 4), None);
+    }
+
+    #[test]
+    fn what_leads_that_give_nothing_fetched_is_fetched_again() {
+        let run = |spread: u32, gave: bool| {
+            let mut transfer = transfer(&".".repeat(100), 64);
+            for (peer, end) in [(0, 64), (1, spread)] {
+                let mut have = ChunkSet::empty(100);
+                for chunk in 0..end {
+                    have.insert(ChunkIndex::new(chunk));
+                }
+                transfer.join(peer, true, &have, JoinFlags::default());
+            }
+            unspread_run(&transfer, 64, |_| gave).map(|run| (run.start, run.end))
+        };
+        assert_eq!(run(0, false), Some((0, 64)));
+        assert_eq!(run(8, false), Some((8, 64)), "an eighth is less than a lead spreads by then");
+        assert_eq!(run(9, false), None);
+        assert_eq!(run(0, true), None, "it has given us something");
     }
 
     #[test]

@@ -71,6 +71,10 @@ impl Engine {
                 peer.merit += bytes;
             }
         }
+        if self.transfer(slot).lead.is_leading() && self.peers.get(to).is_some_and(|peer| !peer.choked && peer.hoards())
+        {
+            self.rebalance(now);
+        }
         self.pump(now);
     }
 
@@ -153,8 +157,12 @@ impl Engine {
         let bytes = transfer.chunk_bytes(chunk);
         let batches = if needs_links || chunk != asked { transfer.chain.batches_for(chunk) } else { Vec::new() };
         // Counted as delivered from now on: whoever asked will have it, and the next choice should know.
+        let fresh = transfer.lead.is_leading() && transfer.availability[chunk.as_usize()] == 0;
         if let Some(member) = transfer.member(peer) {
             transfer.member_got(member, chunk);
+        }
+        if fresh {
+            self.peers.at_mut(peer).feed(blob, chunk);
         }
         self.upload_limit.take(now, bytes);
         self.uploads.sending.push(Sending { peer: to, blob, chunk });
@@ -209,7 +217,10 @@ impl Engine {
         let Serving::Credit { allowance_chunks, .. } = self.config.serving else { return false };
         let chunk = self.transfers.iter().flatten().map(|transfer| transfer.blob.geometry.chunk_size().bytes()).max();
         let allowance = u64::from(allowance_chunks) * u64::from(chunk.unwrap_or_default());
-        self.peers.at(peer).only_takes(allowance, now)
+        let entry = self.peers.at(peer);
+        // A lead needs nothing from anybody: it goes by what spreads. Another zone's gateway gives to its zone.
+        let takes = if self.is_leading() { entry.hoards() } else { entry.only_takes(allowance, now) };
+        takes && !self.is_far_gateway(peer)
     }
 
     /// Whether a neighbour brings some blob to another zone.

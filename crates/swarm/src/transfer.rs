@@ -253,6 +253,15 @@ impl Transfer {
         new
     }
 
+    /// Which neighbour was the only one of our zone to have the chunk that a member has got now.
+    pub(crate) fn only_holder_before(&self, member: usize, chunk: ChunkIndex) -> Option<u16> {
+        if self.availability[chunk.as_usize()] != 2 || !self.members[member].near {
+            return None;
+        }
+        let had = |at: &usize| *at != member && self.members[*at].near && self.member_has(*at, chunk);
+        (0..self.members.len()).find(had).map(|at| self.members[at].peer)
+    }
+
     /// Notes that a member hasn't a chunk after all.
     pub(crate) fn member_lost(&mut self, member: usize, chunk: ChunkIndex) {
         let word = &mut self.bits[member * self.words + chunk.as_usize() / 64];
