@@ -12,7 +12,7 @@ mod content;
 pub mod net;
 mod plot;
 mod report;
-pub mod scenario;
+mod scenario;
 mod setup;
 mod table;
 mod world;

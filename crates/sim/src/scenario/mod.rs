@@ -128,62 +128,6 @@ impl Draft {
     }
 }
 
-/// x
-pub fn quick(n: usize, size: u64, target: u64, seed: u64, config: shoal_swarm::Config) {
-    use {
-        crate::{setup::*, world::World},
-        shoal_types::*,
-        std::time::Duration,
-    };
-    let cs = ChunkSize::for_blob_with(size, target);
-    let setup = Setup {
-        nodes: (0..n)
-            .map(|_| NodeSetup {
-                zone: 0,
-                up: TEN_GIGABIT,
-                down: TEN_GIGABIT,
-                role: Role::Honest,
-                wants: vec![0],
-                pulls_at: Time::ZERO,
-            })
-            .collect(),
-        blobs: vec![BlobSetup { size_bytes: size, chunk_size: cs }],
-        config,
-        seed,
-        round_trip: Duration::from_micros(500),
-        origin_up: TEN_GIGABIT,
-        origin_per_connection: None,
-        between_zones: None,
-        client_server: false,
-        standing_mesh: true,
-        announce_every: None,
-        faults: vec![],
-        cores: Costs::CORES,
-        give_up: Time::from_nanos(60_000_000_000),
-    };
-    let t = std::time::Instant::now();
-    let o = World::new(setup).run();
-    let bound = size as f64 / TEN_GIGABIT;
-    let mut f: Vec<f64> = o.finish_at.iter().flatten().map(|t| t.as_secs_f64() / bound).collect();
-    f.sort_by(f64::total_cmp);
-    println!(
-        "n={n} size={} chunk={}K seed={seed} last {:.4} p50 {:.4} first {:.4} p99/p50 {:.4} unfinished {} origin {:.4} wasted {:.5} leases {} events {} wall {:.1}s heap {} K",
-        size >> 20,
-        cs.bytes() >> 10,
-        f.last().unwrap_or(&0.0),
-        f.get(f.len() / 2).unwrap_or(&0.0),
-        f.first().unwrap_or(&0.0),
-        f.get(f.len() * 99 / 100).unwrap_or(&0.0) / f.get(f.len() / 2).unwrap_or(&1.0),
-        o.unfinished,
-        o.origin_bytes as f64 / size as f64,
-        o.wasted_bytes as f64 / o.received_bytes as f64,
-        o.leases,
-        o.events,
-        t.elapsed().as_secs_f64(),
-        o.largest_transfer_bytes >> 10
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! The world: nodes, tracker and origin in virtual time.
 //!
 //! State: all of it. One event at a time changes it, and the events' order depends on the setup and its seed alone.
-//! Invariants: checked as the run goes on, see [`World::check`]: no wrong byte is accepted, everyone who can finishes.
+//! Invariants: checked as the run goes on, see `invariants` of the engine and of the tracker: no wrong byte is accepted, everyone who can finishes.
 //! Absent on purpose: policy (the engine's and the tracker's) and figures (the report's).
 
 #![allow(
@@ -48,7 +48,6 @@ pub(crate) struct World {
     rng: Rng,
     unfinished: usize,
     trace: u64,
-    events: u64,
     wrong_bytes: u64,
 }
 
@@ -66,9 +65,7 @@ pub(crate) struct Outcome {
     pub(crate) zone_bytes: u64,
     pub(crate) wrong_bytes: u64,
     pub(crate) honest_bans: usize,
-    pub(crate) leases: u64,
     pub(crate) trace: u64,
-    pub(crate) events: u64,
     pub(crate) largest_transfer_bytes: usize,
 }
 
@@ -122,7 +119,6 @@ impl World {
             zone_links,
             unfinished: 0,
             trace: 0xcbf2_9ce4_8422_2325,
-            events: 0,
             wrong_bytes: 0,
             rng,
             setup,
@@ -357,7 +353,6 @@ impl World {
 
     /// Mixes an event into the trace's hash.
     fn note(&mut self, kind: u64, of: u64) {
-        self.events += 1;
         let word = self.now.as_nanos() ^ kind << 56 ^ of << 32;
         self.trace = (self.trace ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(29);
     }
@@ -386,9 +381,7 @@ impl World {
             zone_bytes,
             wrong_bytes: self.wrong_bytes,
             honest_bans: self.honest_bans(),
-            leases: self.origin.fetches,
             trace: self.trace,
-            events: self.events,
             largest_transfer_bytes: largest.max().unwrap_or(0),
         }
     }

@@ -32,7 +32,6 @@ const MERGED: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) link: LinkId,
-    pub(crate) fetches: u64,
     streams: Vec<Stream>,
 }
 
@@ -61,7 +60,7 @@ struct Stream {
 
 impl Origin {
     pub(crate) const fn new(link: LinkId) -> Self {
-        Self { link, fetches: 0, streams: Vec::new() }
+        Self { link, streams: Vec::new() }
     }
 }
 
@@ -117,7 +116,6 @@ impl World {
         before: Option<Link>,
         alone: bool,
     ) {
-        self.origin.fetches += 1;
         let at = self.origin.streams.len();
         self.origin.streams.push(Stream {
             node: ix,
