@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_chain::SignedLinks;
-use shoal_types::{BlobKey, Time};
+use shoal_types::{BlobKey, ChunkIndex, Time};
 use shoal_wire::{Announce, AnnounceEvent, AnnounceReply, Directive, LeaseRequest, LeaseState};
 
 use crate::action::{Action, DisconnectReason};
@@ -98,6 +98,27 @@ impl Engine {
             self.act(Action::Connect { node });
         }
         self.fill(now);
+    }
+
+    /// A blob has another tracker now, or the one that it has knows nothing any more: it is told everything again.
+    pub fn handle_tracker_changed(&mut self, now: Time, digest: shoal_types::Digest) {
+        let Some(slot) = self.find_digest(digest) else { return };
+        let me = self.me;
+        let transfer = self.transfer_mut(slot);
+        transfer.announce.announced = None;
+        transfer.announce.started = false;
+        if transfer.lead.is_leading() {
+            let own = |links: &SignedLinks| links.publisher == me;
+            let all = transfer.chain.batches_from(ChunkIndex::new(0), usize::MAX);
+            transfer.announce.unpublished = all.into_iter().filter(own).collect();
+        }
+        self.announce_soon(now, slot);
+    }
+
+    /// All links that are known of a blob, from this chunk on: for a driver that keeps them.
+    #[must_use]
+    pub fn links_from(&self, key: BlobKey, first: ChunkIndex) -> Vec<SignedLinks> {
+        self.find(key).map(|slot| self.transfer(slot).chain.batches_from(first, usize::MAX)).unwrap_or_default()
     }
 
     /// The tracker has said something unasked.

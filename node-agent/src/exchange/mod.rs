@@ -1,0 +1,83 @@
+//! The exchange in this process: the engine of `shoal-swarm`, driven with real time, connections, disks and an origin.
+//!
+//! | in | goes through |
+//! |---|---|
+//! | [`Exchange::want`] | `start.rs`, then `room.rs`: the one task that owns the engine |
+//! | frames and chunks from peers | `room.rs`, `chunks.rs` (their bytes), `links.rs` (the signatures of links) |
+//! | replies and directives of the tracker | `announces.rs` |
+//! | what the engine wants done | `actions.rs`, `lead.rs` (fetching from the origin) |
+//!
+//! State: the engine and what it needs to be driven; per blob a [`Transfer`] that readers share.
+//! Invariants: one task owns the engine; bytes are read only of chunks that are verified; the last chunk is read only when the digest is
+//! proven.
+//! Absent on purpose: names of images, manifests, policies (`content`), and how an origin is asked ([`Origins`]).
+
+mod actions;
+mod announces;
+mod chunks;
+mod lead;
+mod links;
+mod room;
+mod start;
+mod transfer;
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use shoal_oci::origin::OriginError;
+use shoal_oci::{Registry, Repository};
+use shoal_types::Digest;
+
+pub use start::{BlobSnapshot, Exchange, ExchangeConfig, ExchangeError, Snapshot, Traffic};
+pub use transfer::{Transfer, TransferError};
+
+/// A blob that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size, as its descriptor says.
+    pub size_bytes: u64,
+    /// Where it is fetched from, if this node is to fetch it.
+    pub source: Source,
+    /// Lower comes first: the layer's place in its image.
+    pub priority: u32,
+}
+
+/// Where an origin has a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The registry.
+    pub registry: Registry,
+    /// The repository.
+    pub repository: Repository,
+    /// Under which path.
+    pub kind: SourceKind,
+}
+
+/// Which of a repository's paths a blob is found under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// `blobs/<digest>`
+    Blob,
+    /// `manifests/<digest>`
+    Manifest,
+}
+
+/// Bytes of an origin, unverified.
+pub type OriginStream = Pin<Box<dyn Stream<Item = Result<Bytes, OriginError>> + Send>>;
+
+/// Whom a lead asks.
+pub trait Origins: Send + Sync + 'static {
+    /// This range of a blob of `size_bytes`, in order.
+    fn fetch(&self, source: &Source, digest: &Digest, size_bytes: u64, range: Range<u64>) -> OriginStream;
+}
+
+impl<O: Origins> Origins for Arc<O> {
+    fn fetch(&self, source: &Source, digest: &Digest, size_bytes: u64, range: Range<u64>) -> OriginStream {
+        (**self).fetch(source, digest, size_bytes, range)
+    }
+}

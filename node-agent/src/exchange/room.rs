@@ -1,0 +1,589 @@
+//! The one task that owns the engine: what comes in, in the order in which it comes.
+//!
+//! ```text
+//!  commands ─┐
+//!  peers ────┤                       ┌── actions.rs: frames, chunks, verification, the origin
+//!  tracker ──┼──> room ──> engine ───┤
+//!  results ──┤                       └── announces.rs: the tracker
+//!  time ─────┘
+//! ```
+//!
+//! State: the engine; per blob what its driver has to remember; connections; keys of links' publishers.
+//! Invariants: after everything that comes in, the engine's actions are carried out until there are none; nothing here waits for a disk
+//! or for the network, but for the removal of a blob whose chain failed.
+//! Absent on purpose: policy.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use shoal_chain::{ChunkProof, VerifiedLinks};
+use shoal_store::{Store, StoreError, StoredBlob};
+use shoal_swarm::{Engine, PeerHandle, StartBlob, VerifyTicket};
+use shoal_tracker_server::NodeKey;
+use shoal_tracker_server::client::{Event as TrackerEvent, EventStream, NodeIdentity, TrackerClient};
+use shoal_types::{BlobInfo, BlobKey, ChunkIndex, Digest, NodeId, Time};
+use shoal_wire::{Announce, CloseReason, Contact, PeerFrame, PeerMessage, node_id};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::announces::{Announced, Carried};
+use super::chunks::{Arriving, Chunks};
+use super::lead::{Fetched, Runs};
+use super::links::Links;
+use super::start::{BlobSnapshot, Command, Desk, ExchangeConfig, Snapshot};
+use super::transfer::{Shared, Transfer, TransferError};
+use super::{Origins, Source, Wanted};
+use crate::transport::{ConnectError, Event, Events, Identity, Local, PeerId, PeerNet, Security};
+
+/// Results of tasks that wait for the room: one for each verification and fetch under way is the usual number.
+const RESULTS: usize = 256;
+
+/// Neighbours to have before any blob is wanted: half of those that there may be, so that the others find room.
+const STANDING_ONE_IN: usize = 2;
+
+/// How often a standing mesh with gaps is mended.
+const MEND_EVERY: Duration = Duration::from_secs(10);
+
+/// How often new links are written down. What is lost by a crash in between is asked for again.
+const KEEP_LINKS_EVERY: Duration = Duration::from_millis(500);
+
+/// What tasks report.
+pub(super) enum Done {
+    Verified { ticket: VerifyTicket, outcome: Outcome },
+    Fetched { key: BlobKey, fetched: Fetched },
+    Announced(Box<Announced>),
+    Keys(BTreeMap<NodeId, Vec<NodeKey>>),
+    Members(Vec<Contact>),
+    Sealed { key: BlobKey, result: Result<(), StoreError> },
+}
+
+/// What a verification came to.
+pub(super) enum Outcome {
+    Right,
+    Wrong,
+    /// The links were withdrawn while it was verified.
+    Stale,
+    NoRoom,
+}
+
+/// A blob's place in the store, for tasks: what was verified under links that are withdrawn isn't kept.
+#[derive(Clone)]
+pub(super) struct Shelf {
+    store: Arc<dyn Store>,
+    gate: Arc<RwLock<u64>>,
+    generation: u64,
+}
+
+impl Shelf {
+    /// Keeps a chunk; whether its links still hold.
+    pub(super) fn keep(&self, proof: &ChunkProof, bytes: &[u8]) -> Result<bool, StoreError> {
+        let generation = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        if *generation != self.generation {
+            return Ok(false);
+        }
+        self.store.keep(proof, bytes).map(|()| true)
+    }
+}
+
+/// A blob, as far as the engine doesn't know it.
+pub(super) struct Blob {
+    pub(super) info: BlobInfo,
+    pub(super) source: Option<Source>,
+    pub(super) shared: Arc<Shared>,
+    gate: Arc<RwLock<u64>>,
+    /// An announce is under way.
+    pub(super) announcing: bool,
+    pub(super) announces: VecDeque<Announce>,
+    pub(super) carried: Carried,
+    /// Links before this chunk are written down.
+    links_kept: u32,
+    pub(super) complete: bool,
+}
+
+impl Blob {
+    pub(super) fn shelf(&self, store: &Arc<dyn Store>) -> Shelf {
+        let generation = *self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        Shelf { store: Arc::clone(store), gate: Arc::clone(&self.gate), generation }
+    }
+}
+
+/// A neighbour's connection.
+pub(super) struct Neighbour {
+    pub(super) handle: PeerHandle,
+    pub(super) node: NodeId,
+}
+
+/// The connections, once there is an identity to prove.
+pub(super) struct Net {
+    pub(super) peers: PeerNet<Chunks>,
+    events: Events<Arriving>,
+    identity: watch::Sender<Arc<Identity>>,
+}
+
+/// Everything that the task owns.
+pub(super) struct Room {
+    pub(super) config: ExchangeConfig,
+    pub(super) desk: Arc<Desk>,
+    pub(super) tracker: TrackerClient,
+    pub(super) origins: Arc<dyn Origins>,
+    pub(super) engine: Engine,
+    pub(super) blobs: BTreeMap<Digest, Blob>,
+    pub(super) net: Option<Net>,
+    pub(super) identity: Option<Arc<NodeIdentity>>,
+    pub(super) neighbours: BTreeMap<PeerId, Neighbour>,
+    pub(super) connections: BTreeMap<PeerHandle, PeerId>,
+    pub(super) links: Links,
+    /// Chunks that have come and wait for their links.
+    pub(super) held: BTreeMap<(BlobKey, ChunkIndex), Bytes>,
+    pub(super) runs: Runs,
+    pub(super) results: mpsc::Sender<Done>,
+    done: mpsc::Receiver<Done>,
+    began: Instant,
+    mend_at: Instant,
+    keep_links_at: Instant,
+}
+
+impl Room {
+    pub(super) fn new(
+        config: ExchangeConfig,
+        desk: Arc<Desk>,
+        tracker: TrackerClient,
+        origins: Arc<dyn Origins>,
+    ) -> Self {
+        let (results, done) = mpsc::channel(RESULTS);
+        let began = Instant::now();
+        let me = node_id(&config.name);
+        Self {
+            engine: Engine::new(me, config.zone.clone(), config.engine.clone(), config.seed),
+            config,
+            desk,
+            tracker,
+            origins,
+            blobs: BTreeMap::new(),
+            net: None,
+            identity: None,
+            neighbours: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            links: Links::default(),
+            held: BTreeMap::new(),
+            runs: Runs::new(),
+            results,
+            done,
+            began,
+            mend_at: began,
+            keep_links_at: began + KEEP_LINKS_EVERY,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut tracker_events: EventStream,
+        shutdown: CancellationToken,
+    ) {
+        let mut identities = self.tracker.identity();
+        self.serve_what_is_stored();
+        let identity = identities.borrow_and_update().clone();
+        self.take_identity(identity).await;
+        loop {
+            self.drain();
+            let wake = self.wake_at();
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(command) = commands.recv() => self.command(command),
+                Some(done) = self.done.recv() => self.done(done),
+                event = next_event(&mut self.net) => self.peer_event(event),
+                Some(event) = tracker_events.next() => self.tracker_event(event),
+                Ok(()) = identities.changed() => {
+                    let identity = identities.borrow_and_update().clone();
+                    self.take_identity(identity).await;
+                }
+                () = tokio::time::sleep_until(wake.into()) => self.time_has_passed(),
+            }
+        }
+        self.end().await;
+    }
+
+    /// Who this node is on its connections.
+    pub(super) fn transport_identity(&self) -> Option<Arc<Identity>> {
+        self.net.as_ref().map(|net| Arc::clone(&net.identity.borrow()))
+    }
+
+    pub(super) fn now(&self) -> Time {
+        Time::from_nanos(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn wake_at(&self) -> Instant {
+        let engine = self.engine.poll_timeout().map(|at| self.began + at.since(Time::ZERO));
+        engine.unwrap_or(self.mend_at).min(self.mend_at).min(self.keep_links_at)
+    }
+
+    fn time_has_passed(&mut self) {
+        let instant = Instant::now();
+        if instant >= self.mend_at {
+            self.mend_at = instant + MEND_EVERY;
+            self.mend();
+        }
+        if instant >= self.keep_links_at {
+            self.keep_links_at = instant + KEEP_LINKS_EVERY;
+            let unfinished: Vec<Digest> =
+                self.blobs.iter().filter(|(_, blob)| !blob.complete).map(|(digest, _)| *digest).collect();
+            unfinished.into_iter().for_each(|digest| self.keep_links(digest));
+        }
+        let now = self.now();
+        self.engine.handle_timeout(now);
+    }
+
+    /// Whole blobs from earlier are served from the start.
+    fn serve_what_is_stored(&mut self) {
+        for stored in self.desk.store.list().into_iter().filter(|stored| stored.sealed) {
+            self.begin(stored, None, u32::MAX);
+        }
+    }
+
+    async fn take_identity(&mut self, identity: Option<Arc<NodeIdentity>>) {
+        let Some(identity) = identity else { return };
+        let made = Identity::new(identity.chain(), &identity.key(), identity.trust().certificates());
+        let made = match made {
+            Ok(made) => Arc::new(made),
+            Err(error) => {
+                tracing::error!(%error, "the certificate that the tracker issued can't be used");
+                return;
+            }
+        };
+        self.links.certified(Arc::clone(made.certificate()));
+        self.identity = Some(identity);
+        if let Some(net) = &self.net {
+            net.identity.send_replace(made);
+            return;
+        }
+        let ExchangeConfig { name, zone, listen, plain_peers, transport, .. } = self.config.clone();
+        let (sender, receiver) = watch::channel(made);
+        let security = if plain_peers { Security::Plain } else { Security::Tls(receiver) };
+        match PeerNet::bind(Local { name, zone, listen }, security, transport, Chunks).await {
+            Ok((peers, events)) => {
+                tracing::info!(address = %peers.local_addr(), "peers are taken");
+                self.net = Some(Net { peers, events, identity: sender });
+                self.desk.ready.store(true, Ordering::Release);
+                self.mend_at = Instant::now();
+            }
+            Err(error) => tracing::error!(%error, %listen, "can't listen for peers: every blob comes from its origin"),
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Want { wanted, begun, answer } => {
+                for key in begun.evicted {
+                    self.forget(key.digest, TransferError::Ended);
+                }
+                let shared = self.want(wanted, begun.stored);
+                // Whoever asked may have left.
+                let _ = answer.send(Transfer::new(&shared));
+            }
+            Command::Snapshot { answer } => self.snapshot(answer),
+        }
+    }
+
+    fn want(&mut self, wanted: Wanted, stored: StoredBlob) -> Arc<Shared> {
+        let Wanted { digest, source, priority, .. } = wanted;
+        if let Some(blob) = self.blobs.get_mut(&digest) {
+            if blob.source.is_none() {
+                blob.source = Some(source);
+            }
+            return Arc::clone(&blob.shared);
+        }
+        self.begin(stored, Some(source), priority)
+    }
+
+    /// Takes part with what is stored.
+    fn begin(&mut self, stored: StoredBlob, source: Option<Source>, priority: u32) -> Arc<Shared> {
+        let StoredBlob { blob, verified, sealed, .. } = stored;
+        let shared = Arc::new(Shared::new(Arc::clone(&self.desk.store), blob, verified.clone(), sealed));
+        self.place(Blob {
+            info: blob,
+            source,
+            shared: Arc::clone(&shared),
+            gate: Arc::default(),
+            announcing: false,
+            announces: VecDeque::new(),
+            carried: Carried::default(),
+            links_kept: 0,
+            complete: sealed,
+        });
+        let kept = self.desk.store.links(&blob.key()).unwrap_or_default();
+        let links = kept.iter().flat_map(|bytes| super::actions::decode_links(bytes)).map(VerifiedLinks::trusted);
+        let links = links.collect();
+        let now = self.now();
+        self.engine.start(now, StartBlob { blob, have: verified, links, priority });
+        shared
+    }
+
+    pub(super) fn place(&mut self, blob: Blob) {
+        let digest = blob.info.digest;
+        let mut transfers = self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        transfers.insert(digest, Arc::clone(&blob.shared));
+        drop(transfers);
+        self.blobs.insert(digest, blob);
+    }
+
+    /// Leaves a blob's swarm and tells its readers why.
+    pub(super) fn forget(&mut self, digest: Digest, why: TransferError) -> Option<Blob> {
+        let blob = self.blobs.remove(&digest)?;
+        let key = blob.info.key();
+        let now = self.now();
+        self.stop_run(key);
+        self.engine.stop(now, key);
+        self.links.forget(key);
+        self.held.retain(|(of, _), _| *of != key);
+        if !blob.complete || why != TransferError::Ended {
+            blob.shared.failed(why);
+        }
+        self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+        Some(blob)
+    }
+
+    /// The links under which a blob's chunks were verified prove nothing: what is stored of it goes, now, and it begins anew.
+    pub(super) fn chain_failed(&mut self, key: BlobKey) {
+        let Some(blob) = self.blobs.get_mut(&key.digest) else { return };
+        blob.shared.failed(TransferError::ChainFailed);
+        let mut generation = blob.gate.write().unwrap_or_else(PoisonError::into_inner);
+        *generation += 1;
+        let fresh = self.desk.store.remove(&key).and_then(|_| self.desk.store.begin(blob.info));
+        drop(generation);
+        blob.links_kept = 0;
+        blob.complete = false;
+        self.held.retain(|(of, _), _| *of != key);
+        match fresh {
+            Ok(stored) => {
+                let shared = Shared::new(Arc::clone(&self.desk.store), stored.blob, stored.verified, false);
+                blob.shared = Arc::new(shared);
+                let mut transfers = self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+                transfers.insert(key.digest, Arc::clone(&blob.shared));
+            }
+            Err(error) => {
+                tracing::error!(%error, digest = %key.digest, "a blob whose chain failed can't be begun anew");
+                self.forget(key.digest, TransferError::ChainFailed);
+            }
+        }
+    }
+
+    /// Writes down what is new of a blob's links.
+    pub(super) fn keep_links(&mut self, digest: Digest) {
+        let Some(blob) = self.blobs.get_mut(&digest) else { return };
+        let key = blob.info.key();
+        let links = self.engine.links_from(key, ChunkIndex::new(blob.links_kept));
+        let mut batches = Vec::new();
+        for links in links {
+            let run = &links.batch.run;
+            let (first, end) = (run.first().get(), run.first().get() + run.count());
+            if first > blob.links_kept || end <= blob.links_kept {
+                continue;
+            }
+            blob.links_kept = end;
+            batches.extend(super::actions::encode_links(key, links));
+        }
+        if batches.is_empty() {
+            return;
+        }
+        let store = Arc::clone(&self.desk.store);
+        tokio::task::spawn_blocking(move || {
+            for bytes in batches {
+                if let Err(error) = store.keep_links(&key, &bytes) {
+                    tracing::debug!(%error, digest = %key.digest, "links aren't kept");
+                    return;
+                }
+            }
+        });
+    }
+
+    fn tracker_event(&mut self, event: TrackerEvent) {
+        let now = self.now();
+        match event {
+            TrackerEvent::Notice(notice) => {
+                self.tracker.learn(&notice.contacts);
+                self.engine.handle_directive(now, &notice.directive);
+            }
+            TrackerEvent::TrackerChanged { digests } => {
+                digests.into_iter().for_each(|digest| self.engine.handle_tracker_changed(now, digest));
+            }
+            TrackerEvent::TrackersFound => {
+                let digests: Vec<Digest> = self.blobs.keys().copied().collect();
+                digests.into_iter().for_each(|digest| self.engine.handle_tracker_changed(now, digest));
+                self.mend_at = Instant::now();
+            }
+            TrackerEvent::TrackersLost => tracing::warn!("no tracker can be reached: going on with the peers known"),
+            TrackerEvent::PolicyChanged { .. } => {}
+        }
+    }
+
+    fn peer_event(&mut self, event: Event<Arriving>) {
+        let now = self.now();
+        match event {
+            Event::Connected(connected) => {
+                let node = connected.contact.node();
+                self.tracker.learn(std::slice::from_ref(&connected.contact));
+                if let Some(certificate) = connected.certificate {
+                    self.links.certified(certificate);
+                    self.release_links();
+                }
+                match self.engine.handle_connected(now, node, connected.contact.zone()) {
+                    Some(handle) => {
+                        self.neighbours.insert(connected.peer, Neighbour { handle, node });
+                        self.connections.insert(handle, connected.peer);
+                    }
+                    None => self.close(connected.peer, CloseReason::Full),
+                }
+            }
+            Event::ConnectFailed { node, error } => {
+                if !matches!(error, ConnectError::Refused(CloseReason::Duplicate)) {
+                    tracing::debug!(%node, %error, "no connection");
+                }
+            }
+            Event::Frame { peer, frame } => self.frame(peer, frame),
+            Event::ChunkStarted { peer, key, chunk } => {
+                if let Some(handle) = self.handle(peer) {
+                    self.engine.handle_piece_started(now, handle, key, chunk);
+                }
+            }
+            Event::Chunk { peer, key, chunk, received } => {
+                let Some(handle) = self.handle(peer) else { return };
+                let bytes = received.into_bytes();
+                self.desk.traffic.from_peers.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                if self.engine.handle_piece(now, handle, key, chunk) {
+                    self.held.insert((key, chunk), bytes);
+                }
+            }
+            Event::Sent { peer, key, chunk } => {
+                if let Some(handle) = self.handle(peer) {
+                    if let Some(range) =
+                        self.blobs.get(&key.digest).and_then(|blob| blob.info.geometry.byte_range(chunk))
+                    {
+                        self.desk.traffic.to_peers.fetch_add(u64::from(range.len), Ordering::Relaxed);
+                    }
+                    self.engine.handle_sent(now, handle, key, chunk);
+                }
+            }
+            Event::SendFailed { peer, key, chunk, error } => {
+                tracing::warn!(%error, digest = %key.digest, %chunk, "a stored chunk can't be read");
+                if let Some(handle) = self.handle(peer) {
+                    let reason = shoal_wire::RejectReason::Absent;
+                    self.send(&[peer], PeerFrame::Message(PeerMessage::Reject { key, chunk, reason }));
+                    self.engine.handle_sent(now, handle, key, chunk);
+                }
+            }
+            Event::Closed { peer, cause } => {
+                if let Some(neighbour) = self.neighbours.remove(&peer) {
+                    tracing::debug!(node = %neighbour.node, cause = cause.label(), "a connection is gone");
+                    self.connections.remove(&neighbour.handle);
+                    self.engine.handle_disconnected(now, neighbour.handle);
+                }
+            }
+        }
+    }
+
+    fn handle(&self, peer: PeerId) -> Option<PeerHandle> {
+        self.neighbours.get(&peer).map(|neighbour| neighbour.handle)
+    }
+
+    fn snapshot(&self, answer: oneshot::Sender<Snapshot>) {
+        let counters = self.engine.counters();
+        let blobs = self.blobs.iter().map(|(digest, blob)| BlobSnapshot {
+            digest: digest.to_string(),
+            size_bytes: blob.info.geometry.size_bytes(),
+            have: self.engine.have(blob.info.key()).map_or(0, shoal_types::ChunkSet::len),
+            chunks: blob.info.geometry.chunk_count(),
+            complete: blob.complete,
+            leading: self.runs.contains_key(&blob.info.key()),
+        });
+        let snapshot = Snapshot {
+            ready: self.net.is_some(),
+            peers: self.neighbours.len(),
+            traffic: self.desk.traffic.read(),
+            chunks_wrong: counters.chunks_wrong,
+            bans: counters.bans,
+            violations: counters.violations,
+            blobs: blobs.collect(),
+        };
+        // Whoever asked may have left.
+        let _ = answer.send(snapshot);
+    }
+
+    /// Tells the tracker and the peers, and lets go.
+    async fn end(mut self) {
+        self.desk.ready.store(false, Ordering::Release);
+        let now = self.now();
+        let keys: Vec<BlobKey> = self.blobs.values().map(|blob| blob.info.key()).collect();
+        for key in keys {
+            self.keep_links(key.digest);
+            self.stop_run(key);
+            self.engine.stop(now, key);
+        }
+        let mut parting = Vec::new();
+        while let Some(action) = self.engine.poll_action() {
+            if let shoal_swarm::Action::Announce(announce) = action {
+                parting.push(announce);
+            }
+        }
+        for blob in self.blobs.values() {
+            blob.shared.failed(TransferError::Ended);
+        }
+        let told = tokio::time::timeout(Duration::from_secs(2), self.tracker.announce(&parting)).await;
+        if told.is_err() {
+            tracing::debug!("the tracker took no leave");
+        }
+        if let Some(net) = &self.net {
+            net.peers.shutdown().await;
+        }
+    }
+}
+
+/// The next event of the connections; never, while there are none.
+async fn next_event(net: &mut Option<Net>) -> Event<Arriving> {
+    match net {
+        Some(net) => match net.events.next().await {
+            Some(event) => event,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+impl Room {
+    /// Looks for neighbours, if there are few.
+    fn mend(&mut self) {
+        let want = usize::from(self.config.engine.max_peers) / STANDING_ONE_IN;
+        if self.net.is_none() || self.neighbours.len() >= want {
+            return;
+        }
+        let (tracker, results) = (self.tracker.clone(), self.results.clone());
+        tokio::spawn(async move {
+            if let Ok(members) = tracker.members(want).await {
+                // The room ends before its channel does.
+                let _ = results.send(Done::Members(members)).await;
+            }
+        });
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Verified { ticket, outcome } => self.verified(ticket, outcome),
+            Done::Fetched { key, fetched } => self.fetched(key, fetched),
+            Done::Announced(announced) => self.announced(*announced),
+            Done::Keys(keys) => {
+                keys.into_iter().for_each(|(node, keys)| self.links.told(node, keys));
+                self.release_links();
+            }
+            Done::Members(contacts) => {
+                let me = node_id(&self.config.name);
+                if let Some(net) = &self.net {
+                    contacts.into_iter().filter(|contact| contact.node() != me).for_each(|it| net.peers.connect(it));
+                }
+            }
+            Done::Sealed { key, result } => self.sealed(key, result),
+        }
+    }
+}
