@@ -221,10 +221,12 @@ impl Room {
     }
 
     fn seal(&mut self, key: BlobKey) {
-        self.keep_links(key.digest);
+        let keep_links = self.new_links(key.digest);
         self.stop_run(key);
         let (store, results) = (Arc::clone(&self.desk.store), self.results.clone());
         tokio::task::spawn_blocking(move || {
+            // Before anybody hears of it: without its links a whole blob is of little use to others.
+            keep_links();
             let result = store.seal(&key);
             // The room ends before its channel does.
             let _ = results.blocking_send(Done::Sealed { key, result });

@@ -231,7 +231,10 @@ impl Room {
             self.keep_links_at = instant + KEEP_LINKS_EVERY;
             let unfinished: Vec<Digest> =
                 self.blobs.iter().filter(|(_, blob)| !blob.complete).map(|(digest, _)| *digest).collect();
-            unfinished.into_iter().for_each(|digest| self.keep_links(digest));
+            for digest in unfinished {
+                // Nobody waits for it: what a crash takes is asked for again.
+                tokio::task::spawn_blocking(self.new_links(digest));
+            }
         }
         let now = self.now();
         self.engine.handle_timeout(now);
@@ -371,9 +374,23 @@ impl Room {
         }
     }
 
-    /// Writes down what is new of a blob's links.
-    pub(super) fn keep_links(&mut self, digest: Digest) {
-        let Some(blob) = self.blobs.get_mut(&digest) else { return };
+    /// What is new of a blob's links, to be written down by a task that may block.
+    pub(super) fn new_links(&mut self, digest: Digest) -> impl FnOnce() + Send + 'static + use<> {
+        let (key, batches) = self.take_new_links(digest);
+        let store = Arc::clone(&self.desk.store);
+        move || {
+            let Some(key) = key else { return };
+            for bytes in batches {
+                if let Err(error) = store.keep_links(&key, &bytes) {
+                    tracing::debug!(%error, digest = %key.digest, "links aren't kept");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_new_links(&mut self, digest: Digest) -> (Option<BlobKey>, Vec<Vec<u8>>) {
+        let Some(blob) = self.blobs.get_mut(&digest) else { return (None, Vec::new()) };
         let key = blob.info.key();
         let links = self.engine.links_from(key, ChunkIndex::new(blob.links_kept));
         let mut batches = Vec::new();
@@ -386,18 +403,7 @@ impl Room {
             blob.links_kept = end;
             batches.extend(super::actions::encode_links(key, links));
         }
-        if batches.is_empty() {
-            return;
-        }
-        let store = Arc::clone(&self.desk.store);
-        tokio::task::spawn_blocking(move || {
-            for bytes in batches {
-                if let Err(error) = store.keep_links(&key, &bytes) {
-                    tracing::debug!(%error, digest = %key.digest, "links aren't kept");
-                    return;
-                }
-            }
-        });
+        (Some(key), batches)
     }
 
     fn tracker_event(&mut self, event: TrackerEvent) {
@@ -517,8 +523,9 @@ impl Room {
         self.desk.ready.store(false, Ordering::Release);
         let now = self.now();
         let keys: Vec<BlobKey> = self.blobs.values().map(|blob| blob.info.key()).collect();
+        let mut writing = Vec::new();
         for key in keys {
-            self.keep_links(key.digest);
+            writing.push(tokio::task::spawn_blocking(self.new_links(key.digest)));
             self.stop_run(key);
             self.engine.stop(now, key);
         }
@@ -538,6 +545,7 @@ impl Room {
         if let Some(net) = &self.net {
             net.peers.shutdown().await;
         }
+        futures_util::future::join_all(writing).await;
     }
 }
 
