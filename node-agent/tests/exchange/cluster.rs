@@ -1,0 +1,263 @@
+//! A tracker and nodes on loopback, with an origin that counts what leaves it.
+
+use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use sha2::{Digest as _, Sha256};
+use shoal_agent::exchange::{Exchange, ExchangeConfig, OriginStream, Origins, Source, SourceKind, Transfer, Wanted};
+use shoal_agent::transport;
+
+use shoal_store::{DiskStore, Limits, Percent, Store};
+use shoal_tracker::ReplicaName;
+use shoal_tracker_server::client::{ClientConfig, TrackerClient};
+use shoal_tracker_server::{
+    Authority, Handle, ImageName, JoinToken, JoinTokens, Metrics, OriginResolver, ResolveError, Resolved, Server,
+    ServerConfig, ServerLimits, TrackerAddress,
+};
+use shoal_types::{Digest, Zone};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Far longer than anything takes, also on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// What the origin sends at a time.
+const PIECE: usize = 64 << 10;
+
+/// A directory that goes with its owner.
+pub(crate) struct Dir(PathBuf);
+
+impl Dir {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("shoal-exchange-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where the node of this directory listens: the same at each start, as in its certificate. Free when it is first asked for; the
+    /// kernel gives it to nobody else soon.
+    fn address(&self) -> SocketAddr {
+        let file = self.0.join("address");
+        if let Ok(known) = std::fs::read_to_string(&file) {
+            return known.parse().unwrap();
+        }
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        std::fs::write(&file, address.to_string()).unwrap();
+        address
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// An origin with some blobs.
+#[derive(Default)]
+pub(crate) struct Origin {
+    blobs: Mutex<Vec<(Digest, Bytes)>>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Origin {
+    /// A blob of so many bytes that look random.
+    pub(crate) fn add(&self, seed: u64, size: usize) -> (Digest, Bytes) {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        };
+        let mut bytes: Vec<u8> = std::iter::repeat_with(&mut next).take(size.div_ceil(8)).flatten().collect();
+        bytes.truncate(size);
+        let digest = Digest::Sha256(Sha256::digest(&bytes).into());
+        let bytes = Bytes::from(bytes);
+        self.blobs.lock().unwrap().push((digest, bytes.clone()));
+        (digest, bytes)
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Origins for Origin {
+    fn fetch(&self, _: &Source, digest: &Digest, _: u64, range: Range<u64>) -> OriginStream {
+        let blobs = self.blobs.lock().unwrap();
+        let (_, bytes) = blobs.iter().find(|(known, _)| known == digest).expect("the origin has it");
+        let bytes = bytes.slice(usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap());
+        let sent = Arc::clone(&self.sent);
+        let pieces = (0..bytes.len()).step_by(PIECE).map(move |at| bytes.slice(at..bytes.len().min(at + PIECE)));
+        stream::iter(pieces)
+            .map(move |piece| {
+                sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                Ok(piece)
+            })
+            .boxed()
+    }
+}
+
+struct NoNames;
+
+impl OriginResolver for NoNames {
+    fn resolve<'a>(&'a self, _: &'a ImageName) -> BoxFuture<'a, Result<Resolved, ResolveError>> {
+        async { Err(ResolveError::NotFound) }.boxed()
+    }
+}
+
+/// A tracker, an origin, and what nodes need to join.
+pub(crate) struct Cluster {
+    pub(crate) origin: Arc<Origin>,
+    dir: Dir,
+    tracker: SocketAddr,
+    handle: Handle,
+    stop_tracker: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Cluster {
+    pub(crate) async fn new() -> Self {
+        let dir = Dir::new();
+        let authority = Arc::new(Authority::generate().unwrap());
+        let token = JoinToken::generate(authority.fingerprint()).unwrap();
+        std::fs::write(dir.path().join("token"), token.reveal()).unwrap();
+        let config = ServerConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            replica: ReplicaName::new("t0").unwrap(),
+            names: vec!["127.0.0.1".to_owned()],
+            replicas: Vec::new(),
+            swarm: Bytes::new(),
+            authority,
+            tracker: shoal_tracker::Config::default(),
+            limits: ServerLimits::default(),
+            admin_token: None,
+            metrics: Metrics::default(),
+        };
+        let server = Server::bind(config, Arc::new(JoinTokens::fixed([token])), Arc::new(NoNames)).await.unwrap();
+        let (tracker, handle, stop_tracker) = (server.local_addr(), server.handle(), CancellationToken::new());
+        let task = tokio::spawn(server.run(stop_tracker.clone()));
+        let task = Mutex::new(Some(task));
+        Self { origin: Arc::default(), dir, tracker, handle, stop_tracker, task }
+    }
+
+    pub(crate) async fn node(&self, name: &str) -> Node {
+        Node::start(self, name, Dir::new()).await
+    }
+
+    /// A node with what an earlier one has left behind.
+    pub(crate) async fn node_again(&self, name: &str, dir: Dir) -> Node {
+        Node::start(self, name, dir).await
+    }
+
+    /// Waits until the tracker knows so many connected members of swarms.
+    pub(crate) async fn has_members(&self, memberships: usize) {
+        let heard = async {
+            while self.handle.snapshot(0, 0).await.unwrap().memberships < memberships {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LONG, heard).await.expect("the tracker hears of it");
+    }
+
+    pub(crate) async fn kill_tracker(&self) {
+        self.stop_tracker.cancel();
+        let task = self.task.lock().unwrap().take();
+        if let Some(task) = task {
+            timeout(LONG, task).await.expect("a tracker stops").unwrap();
+        }
+    }
+}
+
+/// An agent without a mirror.
+pub(crate) struct Node {
+    pub(crate) exchange: Exchange,
+    client: TrackerClient,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+    dir: Dir,
+}
+
+impl Node {
+    async fn start(cluster: &Cluster, name: &str, dir: Dir) -> Self {
+        let listen = dir.address();
+        let shutdown = CancellationToken::new();
+        let client = ClientConfig {
+            trackers: vec![TrackerAddress::from(cluster.tracker)],
+            name: name.parse().unwrap(),
+            zone: Zone::default(),
+            peer_ip: None,
+            peer_port: listen.port(),
+            token_file: cluster.dir.path().join("token"),
+            ca_file: None,
+            state_dir: dir.path().join("identity"),
+        };
+        let (client, events) = TrackerClient::start(client, shutdown.clone()).await.unwrap();
+        let limits = Limits { keep_free: Percent::new(0).unwrap(), ..Limits::new(1 << 30) };
+        let store: Arc<dyn Store> = Arc::new(DiskStore::open(&dir.path().join("store"), limits).unwrap());
+        let config = ExchangeConfig {
+            engine: shoal_swarm::Config::default(),
+            name: name.parse().unwrap(),
+            zone: Zone::default(),
+            listen,
+            plain_peers: false,
+            transport: transport::Settings::default(),
+            seed: 1,
+        };
+        let origins: Arc<dyn Origins> = Arc::clone(&cluster.origin) as _;
+        let (exchange, task) =
+            Exchange::start(config, client.clone(), events, store, origins, shutdown.clone()).await.unwrap();
+        let node = Self { exchange, client, shutdown, task, dir };
+        let ready = async {
+            while !node.exchange.is_ready() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LONG, ready).await.expect("a node gets an identity");
+        node
+    }
+
+    pub(crate) async fn want(&self, digest: Digest, size: usize) -> Transfer {
+        let source = Source {
+            registry: "registry.test".parse().unwrap(),
+            repository: "library/blob".parse().unwrap(),
+            kind: SourceKind::Blob,
+        };
+        let wanted = Wanted { digest, size_bytes: size as u64, source, priority: 0 };
+        self.exchange.want(wanted).await.unwrap()
+    }
+
+    /// Reads a blob as a stream.
+    pub(crate) async fn read(&self, digest: Digest, size: usize) -> Vec<u8> {
+        let transfer = self.want(digest, size).await;
+        let mut all = Vec::with_capacity(size);
+        while all.len() < size {
+            let read = transfer.read(all.len() as u64, 128 << 10, false);
+            all.extend_from_slice(&timeout(LONG, read).await.expect("it comes").unwrap());
+        }
+        assert!(transfer.read(size as u64, 1, false).await.unwrap().is_empty(), "nothing comes after the end");
+        all
+    }
+
+    pub(crate) async fn stop(self) -> Dir {
+        self.shutdown.cancel();
+        timeout(LONG, self.task).await.expect("an exchange stops").unwrap();
+        timeout(LONG, self.client.stopped()).await.expect("a client stops");
+        self.dir
+    }
+}

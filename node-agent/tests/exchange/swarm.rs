@@ -1,0 +1,76 @@
+//! Blobs that come to every node.
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use crate::cluster::{Cluster, LONG};
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_gets_a_blob_from_the_origin() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node("a").await;
+    for size in [0, 1, 64 << 10, (64 << 10) + 1, 3 * MIB] {
+        let (digest, bytes) = cluster.origin.add(size as u64, size);
+        assert_eq!(node.read(digest, size).await, bytes, "{size} bytes");
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_start_together_cost_the_origin_one_copy() {
+    let cluster = Cluster::new().await;
+    let (digest, bytes) = cluster.origin.add(7, 24 * MIB);
+    let nodes = join_all(["a", "b", "c", "d", "e"].map(|name| cluster.node(name))).await;
+    let read = join_all(nodes.iter().map(|node| node.read(digest, bytes.len()))).await;
+    assert!(read.iter().all(|read| *read == bytes));
+    let copies = cluster.origin.sent() as f64 / bytes.len() as f64;
+    assert!(copies < 1.5, "{copies} copies left the origin");
+    for node in nodes {
+        let traffic = node.exchange.traffic();
+        assert!(traffic.from_peers + traffic.from_origin >= bytes.len() as u64, "{traffic:?}");
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_has_the_next_one_gets_from_it_also_after_a_restart() {
+    let cluster = Cluster::new().await;
+    let (digest, bytes) = cluster.origin.add(8, 8 * MIB);
+    let first = cluster.node("a").await;
+    timeout(LONG, first.want(digest, bytes.len()).await.completed()).await.unwrap().unwrap();
+    assert_eq!(cluster.origin.sent(), bytes.len() as u64);
+
+    let first = cluster.node_again("a", first.stop().await).await;
+    let kept = first.exchange.stored(&digest).expect("it is still here");
+    assert_eq!(kept.progress(), (bytes.len() as u64, bytes.len() as u64));
+    cluster.has_members(1).await;
+    let second = cluster.node("b").await;
+    assert_eq!(second.read(digest, bytes.len()).await, bytes);
+    // The tracker believes nobody's claim to have everything without seeing it deliver: it may name a lead until then.
+    let again = cluster.origin.sent() - bytes.len() as u64;
+    assert!(again <= bytes.len() as u64 / 10, "{again} bytes were fetched again");
+    assert!(first.exchange.traffic().to_peers >= bytes.len() as u64 * 9 / 10);
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_tracker_what_neighbours_have_still_comes_from_them() {
+    let cluster = Cluster::new().await;
+    let (digest, bytes) = cluster.origin.add(9, 8 * MIB);
+    let [first, second] = [cluster.node("a").await, cluster.node("b").await];
+    // A small blob first, so that the two know each other.
+    let (small, small_bytes) = cluster.origin.add(10, 100);
+    for node in [&first, &second] {
+        assert_eq!(node.read(small, small_bytes.len()).await, small_bytes);
+    }
+    timeout(LONG, first.want(digest, bytes.len()).await.completed()).await.unwrap().unwrap();
+    cluster.kill_tracker().await;
+    let before = cluster.origin.sent();
+    assert_eq!(second.read(digest, bytes.len()).await, bytes);
+    assert_eq!(cluster.origin.sent(), before);
+    first.stop().await;
+    second.stop().await;
+}
