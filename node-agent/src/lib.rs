@@ -1,6 +1,10 @@
 //! The node agent: a registry mirror backed by the swarm.
 
+pub mod agent;
+pub mod cli;
+pub mod content;
 pub mod exchange;
 pub mod hosts;
 pub mod mirror;
+pub mod standalone;
 pub mod transport;

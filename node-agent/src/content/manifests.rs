@@ -1,0 +1,283 @@
+//! Manifests: from a name to a digest that may be served, to its bytes, to the start of its blobs.
+//!
+//! State: that of [`Shared`].
+//! Invariants: whoever gets a manifest was found to be allowed to, and so were the blobs that it names, in the same repository.
+//! Absent on purpose: what a manifest must look like. What can't be understood is served all the same.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use shoal_oci::manifest::{Descriptor, Manifest as Contents};
+use shoal_oci::origin::{Cause, OriginError};
+use shoal_oci::{ImageName, Reference};
+use shoal_tracker_server::client::ClientError;
+use shoal_tracker_server::{Anonymous, ImageName as AskedName, ResolveError};
+
+use super::Shared;
+use super::known::{Fact, Place};
+use super::metrics::{Fallback, From};
+use super::policy::Course;
+use super::records::Meaning;
+use super::wait;
+use crate::exchange::{ExchangeError, Source, SourceKind, Wanted};
+use crate::mirror::{Failure, Manifest, ManifestRequest, OriginAnswer, Reason};
+
+/// Blobs of one manifest that are fetched ahead: twice what overlay file systems can stack. More layers come when they are asked for.
+const AHEAD: usize = 256;
+/// Descriptors of one manifest that are remembered: an eighth of the table, so that no single one empties it.
+const REMEMBERED: usize = 2_048;
+
+impl Shared {
+    pub(super) async fn manifest(&self, wanted: ManifestRequest, course: Course) -> Result<Manifest, Failure> {
+        let ManifestRequest { registry, repository, reference, head } = wanted;
+        let name = ImageName { registry, repository, reference };
+        if course.origin_only {
+            self.parts.metrics.fell_back(Fallback::OriginOnly);
+            return self.manifest_of_origin(&name, &course).await;
+        }
+        let meaning = self.resolve(&name, &course).await?;
+        if course.verify_access && !meaning.readable {
+            return Err(Failure::new(Reason::Denied));
+        }
+        let manifest = self.body(&name, &meaning, &course).await?;
+        let contents = Contents::parse(manifest.bytes()).map_err(|_| Failure::new(Reason::TooLarge))?;
+        self.remember(&name, &meaning, &contents);
+        // A runtime that only resolves a tag may have it all already; one that hasn't asks for the digest next.
+        if !head && self.parts.exchange.is_ready() {
+            self.start_blobs(&name, &contents).await;
+        }
+        Ok(manifest)
+    }
+
+    /// What a name means and who may have it: what is known, the tracker's word, the origin's, what was known last.
+    async fn resolve(&self, name: &ImageName, course: &Course) -> Result<Meaning, Failure> {
+        if let Some(meaning) = self.known_meaning(name, course) {
+            return Ok(meaning);
+        }
+        let answered = match self.ask_tracker(name).await {
+            Ok(meaning) => Ok(meaning),
+            Err(Untold::NoTracker) => self.ask_origin(name, course).await,
+            Err(Untold::Failed(failure)) => Err(failure),
+        };
+        match answered {
+            Ok(meaning) => {
+                self.records.learn(name.clone(), meaning.clone());
+                if meaning.readable {
+                    let fact = Fact::readable(meaning.size_bytes, Some(meaning.media_type.as_str().into()));
+                    self.known.learn(place(name, meaning.digest), fact);
+                }
+                Ok(meaning)
+            }
+            Err(failure) => match failure.reason() {
+                Reason::NotFound | Reason::Denied => {
+                    self.records.forget(name);
+                    if let Reference::Digest(digest) = name.reference {
+                        self.known.forget(&place(name, digest));
+                    }
+                    Err(failure)
+                }
+                Reason::Unavailable | Reason::Stalled | Reason::OriginBusy { .. } if course.last_will_do => {
+                    let last = self.records.get(name).ok_or(failure)?;
+                    tracing::info!(%name, "the origin can't be asked: a name means what it meant last");
+                    Ok(last)
+                }
+                _ => Err(failure),
+            },
+        }
+    }
+
+    /// What a digest means needs no question where its size is known and it may be read: after the question for its tag, mostly.
+    fn known_meaning(&self, name: &ImageName, course: &Course) -> Option<Meaning> {
+        let Reference::Digest(digest) = name.reference else { return None };
+        let fact = self.known.get(&place(name, digest))?;
+        let readable = fact.is_readable();
+        let media_type = fact.media_type.as_deref()?.to_owned();
+        let enough = readable || !course.verify_access;
+        enough.then_some(Meaning { digest, media_type, size_bytes: fact.size_bytes, readable })
+    }
+
+    async fn ask_tracker(&self, name: &ImageName) -> Result<Meaning, Untold> {
+        let (registry, repository) = (name.registry.as_str(), name.repository.as_str());
+        // The tracker's grammar of names is a wider one; a name that isn't of it is the origin's to judge.
+        let asked = AskedName::new(registry, repository, &name.reference.to_string()).map_err(|_| Untold::NoTracker)?;
+        let verified = self.parts.tracker.resolve(&asked).await.map_err(|error| match error {
+            ClientError::Resolve(error) => Untold::Failed(failure_of(&error)),
+            error => {
+                tracing::debug!(%error, "no tracker says what a name means");
+                Untold::NoTracker
+            }
+        })?;
+        let record = verified.record();
+        Ok(Meaning {
+            digest: record.digest,
+            media_type: record.media_type.clone(),
+            size_bytes: record.size_bytes,
+            readable: record.anonymous == Anonymous::Readable,
+        })
+    }
+
+    /// The origin's own word. Its client is anonymous: what it is told, everyone is.
+    async fn ask_origin(&self, name: &ImageName, course: &Course) -> Result<Meaning, Failure> {
+        let origin = self.origin(&name.registry, course)?;
+        let head = origin.head_manifest(&name.repository, &name.reference).await;
+        let head = head.map_err(|error| Failure::from(&error))?;
+        let (digest, media_type, size_bytes) = (head.digest, head.media_type, head.size_bytes);
+        Ok(Meaning { digest, media_type, size_bytes, readable: true })
+    }
+
+    /// The bytes: from the exchange, else from the origin.
+    async fn body(&self, name: &ImageName, meaning: &Meaning, course: &Course) -> Result<Manifest, Failure> {
+        if meaning.size_bytes > Manifest::MAX_BYTES as u64 {
+            return Err(Failure::new(Reason::TooLarge));
+        }
+        match self.exchanged_body(name, meaning).await {
+            Ok(bytes) => {
+                self.parts.metrics.gave(From::Exchange, bytes.len());
+                Manifest::new(meaning.digest, media_type(&meaning.media_type)?, bytes)
+            }
+            Err(reason) => {
+                self.parts.metrics.fell_back(reason);
+                let by_digest = ImageName { reference: Reference::Digest(meaning.digest), ..name.clone() };
+                self.manifest_of_origin(&by_digest, course).await
+            }
+        }
+    }
+
+    async fn exchanged_body(&self, name: &ImageName, meaning: &Meaning) -> Result<Bytes, Fallback> {
+        let transfer = match self.parts.exchange.stored(&meaning.digest) {
+            Some(transfer) => transfer,
+            None if !self.parts.exchange.is_ready() => return Err(Fallback::NoTracker),
+            None => {
+                let wanted = Wanted {
+                    digest: meaning.digest,
+                    size_bytes: meaning.size_bytes,
+                    source: source(name, SourceKind::Manifest),
+                    // Nothing of the image comes without it.
+                    priority: 0,
+                };
+                self.start(wanted).await?
+            }
+        };
+        wait::whole(&transfer).await.map_err(|trouble| {
+            tracing::info!(%name, ?trouble, "a manifest doesn't come from the exchange");
+            trouble.fallback()
+        })
+    }
+
+    async fn manifest_of_origin(&self, name: &ImageName, course: &Course) -> Result<Manifest, Failure> {
+        let origin = self.origin(&name.registry, course)?;
+        let fetched = origin.manifest(&name.repository, &name.reference).await;
+        let fetched = fetched.map_err(|error: OriginError| Failure::from(&error))?;
+        self.parts.metrics.gave(From::Origin, fetched.body.len());
+        if let Ok(contents) = Contents::parse(&fetched.body) {
+            let (digest, size_bytes) = (fetched.digest, fetched.body.len() as u64);
+            let meaning = Meaning { digest, media_type: fetched.media_type.clone(), size_bytes, readable: true };
+            self.remember(name, &meaning, &contents);
+        }
+        Manifest::new(fetched.digest, media_type(&fetched.media_type)?, fetched.body)
+    }
+
+    /// Sizes and types of what a manifest points to: `stat` needs them.
+    fn remember(&self, name: &ImageName, meaning: &Meaning, contents: &Contents) {
+        let blobs = contents.blobs();
+        let children = match contents {
+            Contents::Index { children } => children.as_slice(),
+            Contents::Image { .. } | Contents::Opaque => &[],
+        };
+        // Who may read an image's manifest may read its blobs. An index's children are manifests, about which the origin is asked.
+        let readable = meaning.readable && children.is_empty();
+        for descriptor in blobs.chain(children.iter().map(|child| &child.descriptor)).take(REMEMBERED) {
+            let media_type: Option<Arc<str>> = Some(descriptor.media_type.as_str().into());
+            let fact = if readable {
+                Fact::readable(descriptor.size_bytes, media_type)
+            } else {
+                Fact::unproven(descriptor.size_bytes, media_type)
+            };
+            self.known.learn(place(name, descriptor.digest), fact);
+        }
+    }
+
+    /// Starts all blobs of an image, in the order in which its runtime will ask for them.
+    async fn start_blobs(&self, name: &ImageName, contents: &Contents) {
+        let ahead = |blob: &&Descriptor| !blob.elsewhere && blob.size_bytes > 0;
+        for (priority, blob) in (1..).zip(contents.blobs().filter(ahead).take(AHEAD)) {
+            if self.parts.exchange.stored(&blob.digest).is_some() {
+                continue;
+            }
+            let wanted = Wanted {
+                digest: blob.digest,
+                size_bytes: blob.size_bytes,
+                source: source(name, SourceKind::Blob),
+                priority,
+            };
+            if self.start(wanted).await.is_err() {
+                // The others won't fit either; whoever asks for one is served without.
+                return;
+            }
+        }
+    }
+
+    /// Starts a transfer, or joins one that runs.
+    pub(super) async fn start(&self, wanted: Wanted) -> Result<crate::exchange::Transfer, Fallback> {
+        if !self.flights.has_room_for(&wanted.digest) {
+            return Err(Fallback::NoRoom);
+        }
+        let digest = wanted.digest;
+        match self.parts.exchange.want(wanted).await {
+            Ok(transfer) => {
+                self.flights.follow(transfer.clone());
+                Ok(transfer)
+            }
+            Err(error @ ExchangeError::NoRoom(_)) => {
+                tracing::debug!(%digest, %error, "a blob isn't exchanged");
+                Err(Fallback::NoRoom)
+            }
+            Err(error) => {
+                tracing::info!(%digest, %error, "a blob isn't exchanged");
+                Err(Fallback::NoRoom)
+            }
+        }
+    }
+}
+
+/// Why the tracker hasn't said what a name means.
+enum Untold {
+    /// There is none that answers.
+    NoTracker,
+    /// It has, and this is it.
+    Failed(Failure),
+}
+
+fn failure_of(error: &ResolveError) -> Failure {
+    let failure = match error {
+        ResolveError::NotFound => Failure::new(Reason::NotFound).with_origin(OriginAnswer::Status(404)),
+        ResolveError::Denied => Failure::new(Reason::Denied).with_origin(OriginAnswer::Status(401)),
+        ResolveError::Busy { retry_after } => {
+            let reason = Reason::OriginBusy { retry_after: Some(*retry_after) };
+            Failure::new(reason).with_origin(OriginAnswer::Status(429))
+        }
+        ResolveError::Unreachable(_) => Failure::new(Reason::Unavailable).with_origin(OriginAnswer::Unreachable),
+        ResolveError::NotAllowed(_) => Failure::new(Reason::Withheld),
+        ResolveError::Overloaded => Failure::new(Reason::Unavailable),
+    };
+    failure.with_detail(format_args!("the tracker says: {error}"))
+}
+
+/// Whether an origin's failure says that nobody may have it, or nobody can.
+pub(super) fn is_refusal(error: &OriginError) -> bool {
+    matches!(error.cause(), Cause::Unauthorized { .. } | Cause::NotFound { .. })
+}
+
+fn place(name: &ImageName, digest: shoal_types::Digest) -> Place {
+    Place { registry: name.registry.clone(), repository: name.repository.clone(), digest }
+}
+
+fn source(name: &ImageName, kind: SourceKind) -> Source {
+    Source { registry: name.registry.clone(), repository: name.repository.clone(), kind }
+}
+
+fn media_type(text: &str) -> Result<HeaderValue, Failure> {
+    let unusable = |_| Failure::new(Reason::Corrupt).with_detail("the manifest's media type isn't one");
+    HeaderValue::from_str(text).map_err(unusable)
+}

@@ -1,0 +1,117 @@
+//! A blob passed through from the origin, without storing it.
+//!
+//! State: the hash of what has passed, and one piece that is held back.
+//! Invariants: of a whole blob the last piece is given only when the digest is right. A part of a blob can't be proven here: it is what the
+//! origin sends, as it would be without the mirror.
+//! Absent on purpose: resuming. The origin's client does it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
+use sha2::{Digest as _, Sha256, Sha512};
+use shoal_oci::Repository;
+use shoal_oci::origin::{self, Origin};
+use shoal_types::{Algorithm, Digest};
+
+use super::metrics::{From, Metrics};
+use crate::mirror::{BlobStream, Failure, Reason};
+
+enum Hasher {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+struct Passing {
+    stream: origin::BlobStream,
+    digest: Digest,
+    /// None for a part.
+    hasher: Option<Hasher>,
+    held: Option<Bytes>,
+    metrics: Metrics,
+    ended: bool,
+}
+
+/// The bytes `range` of a blob.
+///
+/// # Errors
+/// What the origin says instead of the first of them.
+pub(super) async fn through(
+    origin: &Origin,
+    repository: &Repository,
+    digest: Digest,
+    size_bytes: u64,
+    range: Range<u64>,
+    metrics: Metrics,
+) -> Result<BlobStream, Failure> {
+    let whole = range == (0..size_bytes);
+    let stream = origin.blob(repository, digest, size_bytes, range);
+    let hasher = whole.then(|| Hasher::new(digest.algorithm()));
+    let mut passing = Passing { stream, digest, hasher, held: None, metrics, ended: false };
+    // What the origin says first decides whether the runtime hears a status or a body.
+    let first = passing.next().await?;
+    let rest = stream::try_unfold(passing, async |mut passing| Ok(passing.next().await?.map(|bytes| (bytes, passing))));
+    Ok(Box::pin(stream::iter(first.map(Ok)).chain(rest)))
+}
+
+impl Passing {
+    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        while !self.ended {
+            match self.stream.next().await {
+                Some(Ok(bytes)) => {
+                    let ready = match &mut self.hasher {
+                        Some(hasher) => {
+                            hasher.update(&bytes);
+                            self.held.replace(bytes)
+                        }
+                        None => Some(bytes),
+                    };
+                    if let Some(bytes) = ready {
+                        return Ok(Some(self.count(bytes)));
+                    }
+                }
+                Some(Err(error)) => {
+                    self.ended = true;
+                    return Err(Failure::from(&error));
+                }
+                None => {
+                    self.ended = true;
+                    if self.hasher.take().is_some_and(|hasher| hasher.finish() != self.digest) {
+                        let why = "the origin's bytes have another digest";
+                        return Err(Failure::new(Reason::Corrupt).with_detail(why));
+                    }
+                }
+            }
+        }
+        let last = self.held.take();
+        Ok(last.map(|bytes| self.count(bytes)))
+    }
+
+    fn count(&self, bytes: Bytes) -> Bytes {
+        self.metrics.gave(From::Origin, bytes.len());
+        bytes
+    }
+}
+
+impl Hasher {
+    fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
+            Algorithm::Sha512 => Self::Sha512(Sha512::new()),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    fn finish(self) -> Digest {
+        match self {
+            Self::Sha256(hasher) => Digest::Sha256(hasher.finalize().into()),
+            Self::Sha512(hasher) => Digest::Sha512(hasher.finalize().into()),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What the Swarms say about a request.
+//!
+//! State: the policy that holds now, behind a `watch`: whoever reads the Swarms sends it.
+//! Invariants: a [`Course`] exists only where a Swarm answers for the repository, doesn't suspend it, and the mirror can judge who may
+//! have it.
+//! Absent on purpose: where Swarms come from (`agent`), and credentials. A registry with `access: Shared` needs those of its Swarm, which
+//! agents don't get yet: its requests are answered with 404, and the runtime asks the registry with the pod's own secret.
+
+use std::sync::Arc;
+
+use shoal_api::{Access, Decision, Mode, OutagePolicy, Policy, RegistryHost, Verification};
+use shoal_oci::{Registry, Repository};
+use tokio::sync::watch;
+
+use crate::mirror::{Failure, Reason, Registries};
+
+/// The policy that holds now. A clone follows the same one.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    current: watch::Receiver<Arc<Policy>>,
+}
+
+/// What is to be done with a request.
+#[derive(Clone, Debug)]
+pub(super) struct Course {
+    pub(super) decision: Decision,
+    /// Nothing is exchanged, nothing is stored.
+    pub(super) origin_only: bool,
+    /// Only what the origin shows to anonymous clients may be served.
+    pub(super) verify_access: bool,
+    /// What was known last may be served while the origin is down.
+    pub(super) last_will_do: bool,
+    /// Nothing is served before its digest is proven.
+    pub(super) strict: bool,
+}
+
+impl Policies {
+    /// Follows the policy that this receiver is sent.
+    #[must_use]
+    pub const fn new(current: watch::Receiver<Arc<Policy>>) -> Self {
+        Self { current }
+    }
+
+    /// What holds for a repository; none if no Swarm answers for it.
+    #[must_use]
+    pub fn decide(&self, registry: &Registry, repository: &Repository) -> Option<Decision> {
+        // A registry's name is a host of the Swarms' grammar, which is the wider one.
+        let host: RegistryHost = registry.as_str().parse().ok()?;
+        self.current.borrow().decide(&host, repository.as_str())
+    }
+
+    /// What is to be done with a request for this repository. `PeerFirst` is as `Auto`: the exchange asks peers before it takes a lease in
+    /// both.
+    pub(super) fn course(&self, registry: &Registry, repository: &Repository) -> Result<Course, Failure> {
+        let withheld = |why| Failure::new(Reason::Withheld).with_detail(why);
+        let decision = self.decide(registry, repository).ok_or_else(|| withheld("no Swarm answers for it"))?;
+        let origin_only = match decision.mode {
+            Mode::Suspended => return Err(withheld("its Swarm is suspended")),
+            Mode::OriginOnly => true,
+            Mode::Auto | Mode::PeerFirst => false,
+        };
+        let verify_access = match decision.access() {
+            Access::VerifyAtOrigin => true,
+            Access::Public => false,
+            Access::Shared => {
+                let why = "access: Shared needs the Swarm's credentials, which agents don't have";
+                return Err(Failure::new(Reason::Denied).with_detail(why));
+            }
+        };
+        let last_will_do = decision.outage_policy() == OutagePolicy::LastResolved;
+        let strict = decision.transfer.verification == Verification::Strict;
+        Ok(Course { decision, origin_only, verify_access, last_will_do, strict })
+    }
+}
+
+impl Registries for Policies {
+    fn allows(&self, registry: &Registry) -> bool {
+        registry.as_str().parse().is_ok_and(|host| self.current.borrow().knows(&host))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_api::read_swarms;
+
+    use super::*;
+
+    fn policies(spec: &str) -> Policies {
+        let text = format!("apiVersion: shoal.dev/v1alpha1\nkind: Swarm\nmetadata: {{name: test}}\nspec:\n{spec}");
+        let swarms = read_swarms("test", &text).unwrap();
+        let policy = Policy::compile(swarms.into_iter().map(Arc::new));
+        Policies::new(watch::Sender::new(Arc::new(policy)).subscribe())
+    }
+
+    #[test]
+    fn modes_and_access_make_the_course() {
+        let policies = policies(
+            "  registries:
+  - {host: open.example, access: Public}
+  - {host: shared.example, access: Shared, secretRef: {name: s}}
+  - {host: verified.example, outagePolicy: Deny}
+  rules:
+  - {repository: open.example/direct/*, mode: OriginOnly}
+  - {repository: open.example/none/*, mode: Suspended}
+  transfer: {verification: Strict}
+",
+        );
+        let course = |registry: &str, repository: &str| {
+            policies.course(&registry.parse().unwrap(), &repository.parse().unwrap())
+        };
+        let open = course("open.example", "a/b").unwrap();
+        assert!(!open.origin_only && !open.verify_access && open.last_will_do && open.strict);
+        assert!(course("open.example", "direct/a").unwrap().origin_only);
+        let verified = course("verified.example", "a").unwrap();
+        assert!(verified.verify_access && !verified.last_will_do);
+        let reasons = [("open.example", "none/a"), ("shared.example", "a"), ("other.example", "a")];
+        let reasons = reasons.map(|(registry, repository)| course(registry, repository).unwrap_err().reason());
+        assert_eq!(reasons, [Reason::Withheld, Reason::Denied, Reason::Withheld]);
+        assert!(
+            policies.allows(&"open.example".parse().unwrap()) && !policies.allows(&"other.example".parse().unwrap())
+        );
+    }
+}

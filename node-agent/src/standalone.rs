@@ -1,0 +1,182 @@
+//! The tracker outside of Kubernetes: its Swarm is a file, its nodes join with a token, its CA lies in a directory.
+//!
+//! State: the server's task, and the one that looks at the Swarm's file.
+//! Invariants: a Swarm file that has become wrong changes nothing but the log.
+//! Absent on purpose: replicas. One tracker is enough for hosts without a cluster: agents go on without it.
+
+mod files;
+mod resolver;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use shoal_tracker::ReplicaName;
+use shoal_tracker_server::{
+    Authority, Handle, JoinTokens, Metrics, Server, ServerConfig, ServerLimits, TrackerAddress,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::StartError;
+use crate::content::{OriginPool, Policies};
+use files::{SwarmFile, Swarms};
+use resolver::SwarmResolver;
+
+/// How often the Swarm's file is looked at, for those who don't send SIGHUP.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What a tracker is to be.
+#[derive(Clone, Debug)]
+pub struct TrackerConfig {
+    /// The Swarm's file.
+    pub swarm_file: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Names and addresses under which agents reach it, the first of which they are told.
+    pub names: Vec<String>,
+    /// Where its CA is kept.
+    pub data_dir: PathBuf,
+    /// The join tokens' file; made if it isn't there.
+    pub join_token_file: PathBuf,
+}
+
+/// A tracker that runs.
+pub struct StandaloneTracker {
+    local_addr: SocketAddr,
+    address: TrackerAddress,
+    server: JoinHandle<()>,
+    watching: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl StandaloneTracker {
+    /// Starts.
+    ///
+    /// # Errors
+    /// One line that says what can't be had.
+    pub async fn start(config: TrackerConfig, metrics: &mut Registry) -> Result<Self, StartError> {
+        let TrackerConfig { swarm_file, listen, names, data_dir, join_token_file } = config;
+        if names.is_empty() && listen.ip().is_unspecified() {
+            let what = "a tracker that listens at all addresses needs the name under which agents reach it";
+            return Err(StartError::Setting(format!("{what}: a host name or an address")));
+        }
+        let name = names.first().cloned().unwrap_or_else(|| listen.ip().to_string());
+        let (mut file, ca_dir, token_file) = (SwarmFile::new(swarm_file), data_dir.join("ca"), join_token_file.clone());
+        let prepared = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+            let swarms = file.read()?;
+            std::fs::create_dir_all(&ca_dir).map_err(StartError::file(&ca_dir, "creating the CA's directory"))?;
+            let authority = Authority::load_or_create(&ca_dir)?;
+            files::ensure_token(&token_file, &authority)?;
+            Ok((file, swarms, authority, JoinTokens::file(&token_file)?))
+        });
+        let (file, swarms, authority, tokens) = match prepared.await {
+            Ok(prepared) => prepared?,
+            Err(ended) => return Err(StartError::Setting(format!("the tracker's start was broken off: {ended}"))),
+        };
+        let (policy, current) = watch::channel(swarms.policy);
+        let policies = Policies::new(current);
+        let origins = Arc::new(OriginPool::new(policies.clone(), u64::from(std::process::id())));
+        let counters = Metrics::default();
+        counters.register(metrics);
+        let server = ServerConfig {
+            listen,
+            replica: ReplicaName::new("tracker").map_err(|error| StartError::Setting(error.to_string()))?,
+            names,
+            replicas: Vec::new(),
+            swarm: swarms.bytes,
+            authority: Arc::new(authority),
+            tracker: shoal_tracker::Config::default(),
+            limits: ServerLimits::default(),
+            admin_token: None,
+            metrics: counters,
+        };
+        let server = Server::bind(server, Arc::new(tokens), Arc::new(SwarmResolver { policies, origins })).await?;
+        let (local_addr, handle, stop) = (server.local_addr(), server.handle(), CancellationToken::new());
+        let bracketed = if name.contains(':') { format!("[{name}]") } else { name.clone() };
+        let address = format!("{bracketed}:{}", local_addr.port()).parse();
+        let address = address.map_err(|error| StartError::Setting(format!("{name}: {error}")))?;
+        tracing::info!(listen = %local_addr, name, token = %join_token_file.display(), "the tracker listens");
+        let server = tokio::spawn(server.run(stop.clone()));
+        let watching = tokio::spawn(watch_file(file, handle, policy, stop.clone()));
+        Ok(Self { local_addr, address, server, watching, stop })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Where agents find it.
+    #[must_use]
+    pub const fn address(&self) -> &TrackerAddress {
+        &self.address
+    }
+
+    /// Returns when it has ended without being told to. Cancel-safe.
+    pub async fn failed(&mut self) {
+        let ended = (&mut self.server).await;
+        tracing::error!(?ended, "the tracker has ended");
+    }
+
+    /// Ends it: within [`ServerLimits::drain`] and a moment.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        for task in [self.server, self.watching] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the tracker panicked");
+            }
+        }
+    }
+}
+
+/// Reads the file again when it changes, or when SIGHUP says so.
+async fn watch_file(
+    mut file: SwarmFile,
+    handle: Handle,
+    policy: watch::Sender<Arc<shoal_api::Policy>>,
+    stop: CancellationToken,
+) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => Some(hangup),
+        Err(error) => {
+            tracing::warn!(%error, "SIGHUP can't be heard: the Swarm's file is looked at every few seconds only");
+            None
+        }
+    };
+    loop {
+        let told = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let forced = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = told => true,
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+        };
+        let looked = tokio::task::spawn_blocking(move || {
+            let read = (forced || file.has_changed()).then(|| file.read());
+            (file, read)
+        });
+        let Ok((looked_at, read)) = looked.await else { return };
+        file = looked_at;
+        match read {
+            None => {}
+            Some(Ok(Swarms { bytes, policy: new })) => {
+                policy.send_replace(new);
+                if handle.set_swarm(bytes).await.is_err() {
+                    return;
+                }
+                tracing::info!("the Swarm's file was read again");
+            }
+            Some(Err(error)) => tracing::error!(%error, "the Swarm's file can't be used: the old one holds"),
+        }
+    }
+}
