@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use shoal_agent::exchange::{Exchange, ExchangeConfig, OriginStream, Origins, Source, SourceKind, Transfer, Wanted};
 use shoal_agent::transport;
 
-use shoal_store::{DiskStore, Limits, Percent, Store};
+use shoal_store::{DiskStore, Faults, FaultyStore, Limits, Percent, Store};
 use shoal_tracker::ReplicaName;
 use shoal_tracker_server::client::{ClientConfig, TrackerClient};
 use shoal_tracker_server::{
@@ -113,6 +113,32 @@ impl Origins for Origin {
     }
 }
 
+/// The same origin, for a node that it lies to: a bit of each piece is another.
+struct Deceiving(Arc<Origin>);
+
+impl Origins for Deceiving {
+    fn fetch(&self, source: &Source, digest: &Digest, size: u64, range: Range<u64>) -> OriginStream {
+        let flip = |piece: Bytes| {
+            let mut bytes = piece.to_vec();
+            if let Some(byte) = bytes.first_mut() {
+                *byte ^= 1;
+            }
+            Bytes::from(bytes)
+        };
+        self.0.fetch(source, digest, size, range).map(move |piece| piece.map(flip)).boxed()
+    }
+}
+
+/// What a node is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Honest,
+    /// Its chunks are wrong when they are read, by peers or by itself.
+    Liar,
+    /// Its origin lies to it.
+    Deceived,
+}
+
 struct NoNames;
 
 impl OriginResolver for NoNames {
@@ -157,12 +183,17 @@ impl Cluster {
     }
 
     pub(crate) async fn node(&self, name: &str) -> Node {
-        Node::start(self, name, Dir::new()).await
+        Node::start(self, name, Dir::new(), Kind::Honest).await
+    }
+
+    /// A node that isn't what the others are.
+    pub(crate) async fn node_that(&self, name: &str, kind: Kind) -> Node {
+        Node::start(self, name, Dir::new(), kind).await
     }
 
     /// A node with what an earlier one has left behind.
     pub(crate) async fn node_again(&self, name: &str, dir: Dir) -> Node {
-        Node::start(self, name, dir).await
+        Node::start(self, name, dir, Kind::Honest).await
     }
 
     /// Waits until the tracker knows so many connected members of swarms.
@@ -194,7 +225,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    async fn start(cluster: &Cluster, name: &str, dir: Dir) -> Self {
+    async fn start(cluster: &Cluster, name: &str, dir: Dir, kind: Kind) -> Self {
         let listen = dir.address();
         let shutdown = CancellationToken::new();
         let client = ClientConfig {
@@ -209,7 +240,9 @@ impl Node {
         };
         let (client, events) = TrackerClient::start(client, shutdown.clone()).await.unwrap();
         let limits = Limits { keep_free: Percent::new(0).unwrap(), ..Limits::new(1 << 30) };
-        let store: Arc<dyn Store> = Arc::new(DiskStore::open(&dir.path().join("store"), limits).unwrap());
+        let disk = DiskStore::open(&dir.path().join("store"), limits).unwrap();
+        let faults = Faults { corrupt_reads: kind == Kind::Liar, ..Faults::default() };
+        let store: Arc<dyn Store> = Arc::new(FaultyStore::new(disk, faults));
         let config = ExchangeConfig {
             engine: shoal_swarm::Config::default(),
             name: name.parse().unwrap(),
@@ -219,7 +252,10 @@ impl Node {
             transport: transport::Settings::default(),
             seed: 1,
         };
-        let origins: Arc<dyn Origins> = Arc::clone(&cluster.origin) as _;
+        let origins: Arc<dyn Origins> = match kind {
+            Kind::Deceived => Arc::new(Deceiving(Arc::clone(&cluster.origin))),
+            Kind::Honest | Kind::Liar => Arc::clone(&cluster.origin) as _,
+        };
         let (exchange, task) =
             Exchange::start(config, client.clone(), events, store, origins, shutdown.clone()).await.unwrap();
         let node = Self { exchange, client, shutdown, task, dir };

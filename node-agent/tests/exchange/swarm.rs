@@ -3,7 +3,9 @@
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use crate::cluster::{Cluster, LONG};
+use shoal_agent::exchange::TransferError;
+
+use crate::cluster::{Cluster, Kind, LONG, Node};
 
 const MIB: usize = 1 << 20;
 
@@ -73,4 +75,58 @@ async fn without_a_tracker_what_neighbours_have_still_comes_from_them() {
     assert_eq!(cluster.origin.sent(), before);
     first.stop().await;
     second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_liar_s_chunks_reach_nobody() {
+    let cluster = Cluster::new().await;
+    let (digest, bytes) = cluster.origin.add(11, 16 * MIB);
+    let honest = join_all(["a", "b", "c", "d"].map(|name| cluster.node(name))).await;
+    let liars = join_all(["x", "y"].map(|name| cluster.node_that(name, Kind::Liar))).await;
+    // Where a liar gets the lease its own links refute what it sends, and the blob is fetched anew: then a pull fails once.
+    let wanted = join_all(liars.iter().map(|liar| liar.want(digest, bytes.len()))).await;
+    let pulled = join_all(honest.iter().map(|node| pull(node, digest, bytes.len()))).await;
+    assert!(pulled.iter().all(|(read, _)| *read == bytes));
+    drop(wanted);
+    for node in honest.into_iter().chain(liars) {
+        node.stop().await;
+    }
+}
+
+/// Reads a blob as a runtime does: a pull that fails is tried again.
+async fn pull(node: &Node, digest: shoal_types::Digest, size: usize) -> (Vec<u8>, usize) {
+    for failures in 0..5 {
+        let transfer = node.want(digest, size).await;
+        let done = timeout(LONG, transfer.completed()).await.expect("it comes or fails");
+        match done {
+            Ok(()) => {
+                let mut all = Vec::with_capacity(size);
+                while all.len() < size {
+                    all.extend_from_slice(&transfer.read(all.len() as u64, 256 << 10, true).await.unwrap());
+                }
+                return (all, failures);
+            }
+            Err(error) => assert_eq!(error, TransferError::ChainFailed),
+        }
+    }
+    panic!("five pulls failed")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_bytes_of_an_origin_are_kept_by_nobody() {
+    let cluster = Cluster::new().await;
+    let (digest, bytes) = cluster.origin.add(12, 8 * MIB);
+    // It comes first and so it leads: it publishes links that fit its wrong bytes, until the last chunk doesn't give the digest.
+    let deceived = cluster.node_that("deceived", Kind::Deceived).await;
+    let wanted = deceived.want(digest, bytes.len()).await;
+    let honest = join_all(["a", "b", "c", "d"].map(|name| cluster.node(name))).await;
+    let pulled = join_all(honest.iter().map(|node| pull(node, digest, bytes.len()))).await;
+    assert!(pulled.iter().all(|(read, _)| *read == bytes));
+    for node in &honest {
+        assert!(node.exchange.stored(&digest).is_some());
+    }
+    assert!(!wanted.is_complete() || wanted.read(0, 1, true).await.unwrap()[0] == bytes[0]);
+    for node in honest.into_iter().chain([deceived]) {
+        node.stop().await;
+    }
 }
