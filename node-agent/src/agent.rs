@@ -207,7 +207,7 @@ impl Agent {
         if config.trackers.is_empty() {
             identity.holds();
         } else {
-            rest.spawn(await_identity(client.clone(), identity, stop_rest.clone()));
+            rest.spawn(await_identity(client.clone(), exchange.clone(), identity, stop_rest.clone()));
         }
         rest.close();
         let mirror = Mirror::new(Arc::new(content), policies, settings, of_mirror);
@@ -311,12 +311,22 @@ async fn open_store(dir: PathBuf, limits: Limits) -> Result<Arc<dyn Store>, Star
     }
 }
 
-/// Says whether there is a certificate, and why there is none.
-async fn await_identity(client: TrackerClient, condition: shoal_telemetry::Condition, stop: CancellationToken) {
+/// Says whether there is a certificate that peers are met with, and why there is none.
+async fn await_identity(
+    client: TrackerClient,
+    exchange: Exchange,
+    condition: shoal_telemetry::Condition,
+    stop: CancellationToken,
+) {
     let (mut identity, mut problem) = (client.identity(), client.problem());
     let followed = async {
         loop {
             if identity.borrow_and_update().is_some() {
+                // The exchange has heard of it, too, and listens within moments, or never.
+                condition.fails("there is a certificate, but nobody listens for peers with it yet");
+                while !exchange.is_ready() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
                 return condition.holds();
             }
             let why = problem.borrow_and_update().clone();

@@ -19,7 +19,7 @@ use http::HeaderValue;
 use sha2::{Digest as _, Sha256, Sha512};
 use shoal_types::{Algorithm, Digest};
 
-use super::known::{Fact, Place};
+use super::known::{self, Fact, Place};
 use super::manifests::is_refusal;
 use super::metrics::{Fallback, From};
 use super::policy::Course;
@@ -36,8 +36,8 @@ impl std::convert::From<BlobName> for Place {
 impl Shared {
     /// Size and type, if it may be served.
     pub(super) async fn stat(&self, place: &Place, course: &Course) -> Result<BlobStat, Failure> {
-        let known = self.known.get(place);
-        if let Some(fact) = &known
+        let fact = self.known.get(place);
+        if let Some(fact) = &fact
             && (!course.verify_access || fact.is_readable())
         {
             return Ok(stat(fact));
@@ -51,8 +51,8 @@ impl Shared {
         let origin = self.origin(&place.registry, course)?;
         match origin.blob_size(&place.repository, &place.digest).await {
             Ok(size_bytes) => {
-                let media_type = known.and_then(|fact| fact.media_type);
-                let fact = Fact::readable(size_bytes, media_type);
+                let media_type = fact.and_then(|fact| fact.media_type);
+                let fact = Fact { size_bytes, media_type, readable_until: Some(known::readable_until()) };
                 self.known.learn(place.clone(), fact.clone());
                 Ok(stat(&fact))
             }
@@ -60,7 +60,7 @@ impl Shared {
                 if is_refusal(&error) {
                     self.known.forget(place);
                 } else if course.last_will_do
-                    && let Some(fact) = known.filter(Fact::was_readable)
+                    && let Some(fact) = fact.filter(Fact::was_readable)
                 {
                     return Ok(stat(&fact));
                 }
@@ -98,8 +98,7 @@ impl Shared {
         };
         shared.parts.metrics.fell_back(fallback);
         let origin = shared.origin(&place.registry, &course)?;
-        let metrics = shared.parts.metrics.clone();
-        let stream = pass::through(&origin, &place.repository, place.digest, stat.size_bytes, range, metrics).await?;
+        let stream = pass::through(shared, &origin, place, stat.size_bytes, range).await?;
         Ok(Blob { stat, stream })
     }
 

@@ -18,8 +18,20 @@ use super::bounded::Bounded;
 /// An entry takes some 400 bytes: 6 MiB for all. A node's 250 pods have images of 10 to 30 blobs.
 const MAX_ENTRIES: usize = 1 << 14;
 
-/// That something is readable for everyone is believed for as long as a tracker believes it (the ttl of a digest's record).
+/// That something is readable for everyone is believed for as long as a tracker believes it (the ttl of a digest's record) …
 const READABLE_FOR: Duration = Duration::from_secs(3_600);
+/// … and for as long as a pull may take, if it is what was known last while the origin can't be asked.
+const READABLE_AS_BEFORE_FOR: Duration = Duration::from_secs(300);
+
+/// Until when it is believed that everyone may read what the origin has just shown.
+pub(super) fn readable_until() -> Instant {
+    Instant::now() + READABLE_FOR
+}
+
+/// The same of what it had shown before it went down.
+pub(super) fn readable_as_before_until() -> Instant {
+    Instant::now() + READABLE_AS_BEFORE_FOR
+}
 
 /// A digest in a repository.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,20 +46,11 @@ pub(super) struct Place {
 pub(super) struct Fact {
     pub(super) size_bytes: u64,
     pub(super) media_type: Option<Arc<str>>,
-    readable_until: Option<Instant>,
+    /// Until when it may be served to everyone; none if nobody has asked.
+    pub(super) readable_until: Option<Instant>,
 }
 
 impl Fact {
-    /// Of something that an anonymous client may read.
-    pub(super) fn readable(size_bytes: u64, media_type: Option<Arc<str>>) -> Self {
-        Self { size_bytes, media_type, readable_until: Some(Instant::now() + READABLE_FOR) }
-    }
-
-    /// Of something of which nobody has said who may read it.
-    pub(super) const fn unproven(size_bytes: u64, media_type: Option<Arc<str>>) -> Self {
-        Self { size_bytes, media_type, readable_until: None }
-    }
-
     pub(super) fn is_readable(&self) -> bool {
         self.readable_until.is_some_and(|until| until > Instant::now())
     }

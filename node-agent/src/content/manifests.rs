@@ -13,9 +13,11 @@ use shoal_oci::origin::{Cause, OriginError};
 use shoal_oci::{ImageName, Reference};
 use shoal_tracker_server::client::ClientError;
 use shoal_tracker_server::{Anonymous, ImageName as AskedName, ResolveError};
+use shoal_types::Digest;
+use tokio::time::Instant;
 
 use super::Shared;
-use super::known::{Fact, Place};
+use super::known::{self, Fact, Place};
 use super::metrics::{Fallback, From};
 use super::policy::Course;
 use super::records::Meaning;
@@ -36,13 +38,13 @@ impl Shared {
             self.parts.metrics.fell_back(Fallback::OriginOnly);
             return self.manifest_of_origin(&name, &course).await;
         }
-        let meaning = self.resolve(&name, &course).await?;
-        if course.verify_access && !meaning.readable {
+        let (meaning, readable_until) = self.resolve(&name, &course).await?;
+        if course.verify_access && readable_until.is_none() {
             return Err(Failure::new(Reason::Denied));
         }
         let manifest = self.body(&name, &meaning, &course).await?;
         let contents = Contents::parse(manifest.bytes()).map_err(|_| Failure::new(Reason::TooLarge))?;
-        self.remember(&name, &meaning, &contents);
+        self.remember(&name, readable_until, &contents);
         // A runtime that only resolves a tag may have it all already; one that hasn't asks for the digest next.
         if !head && self.parts.exchange.is_ready() {
             self.start_blobs(&name, &contents).await;
@@ -51,9 +53,9 @@ impl Shared {
     }
 
     /// What a name means and who may have it: what is known, the tracker's word, the origin's, what was known last.
-    async fn resolve(&self, name: &ImageName, course: &Course) -> Result<Meaning, Failure> {
-        if let Some(meaning) = self.known_meaning(name, course) {
-            return Ok(meaning);
+    async fn resolve(&self, name: &ImageName, course: &Course) -> Result<(Meaning, Option<Instant>), Failure> {
+        if let Some(known) = self.known_meaning(name, course) {
+            return Ok(known);
         }
         let answered = match self.ask_tracker(name).await {
             Ok(meaning) => Ok(meaning),
@@ -63,11 +65,7 @@ impl Shared {
         match answered {
             Ok(meaning) => {
                 self.records.learn(name.clone(), meaning.clone());
-                if meaning.readable {
-                    let fact = Fact::readable(meaning.size_bytes, Some(meaning.media_type.as_str().into()));
-                    self.known.learn(place(name, meaning.digest), fact);
-                }
-                Ok(meaning)
+                Ok(self.learn(name, meaning, known::readable_until()))
             }
             Err(failure) => match failure.reason() {
                 Reason::NotFound | Reason::Denied => {
@@ -80,21 +78,29 @@ impl Shared {
                 Reason::Unavailable | Reason::Stalled | Reason::OriginBusy { .. } if course.last_will_do => {
                     let last = self.records.get(name).ok_or(failure)?;
                     tracing::info!(%name, "the origin can't be asked: a name means what it meant last");
-                    Ok(last)
+                    Ok(self.learn(name, last, known::readable_as_before_until()))
                 }
                 _ => Err(failure),
             },
         }
     }
 
+    /// Remembers what a name means; until when everyone may read it.
+    fn learn(&self, name: &ImageName, meaning: Meaning, until: Instant) -> (Meaning, Option<Instant>) {
+        let readable_until = meaning.readable.then_some(until);
+        let (size_bytes, media_type) = (meaning.size_bytes, Some(meaning.media_type.as_str().into()));
+        self.known.learn(place(name, meaning.digest), Fact { size_bytes, media_type, readable_until });
+        (meaning, readable_until)
+    }
+
     /// What a digest means needs no question where its size is known and it may be read: after the question for its tag, mostly.
-    fn known_meaning(&self, name: &ImageName, course: &Course) -> Option<Meaning> {
+    fn known_meaning(&self, name: &ImageName, course: &Course) -> Option<(Meaning, Option<Instant>)> {
         let Reference::Digest(digest) = name.reference else { return None };
         let fact = self.known.get(&place(name, digest))?;
         let readable = fact.is_readable();
         let media_type = fact.media_type.as_deref()?.to_owned();
-        let enough = readable || !course.verify_access;
-        enough.then_some(Meaning { digest, media_type, size_bytes: fact.size_bytes, readable })
+        let meaning = Meaning { digest, media_type, size_bytes: fact.size_bytes, readable };
+        (readable || !course.verify_access).then_some((meaning, fact.readable_until))
     }
 
     async fn ask_tracker(&self, name: &ImageName) -> Result<Meaning, Untold> {
@@ -171,29 +177,23 @@ impl Shared {
         let fetched = fetched.map_err(|error: OriginError| Failure::from(&error))?;
         self.parts.metrics.gave(From::Origin, fetched.body.len());
         if let Ok(contents) = Contents::parse(&fetched.body) {
-            let (digest, size_bytes) = (fetched.digest, fetched.body.len() as u64);
-            let meaning = Meaning { digest, media_type: fetched.media_type.clone(), size_bytes, readable: true };
-            self.remember(name, &meaning, &contents);
+            self.remember(name, Some(known::readable_until()), &contents);
         }
         Manifest::new(fetched.digest, media_type(&fetched.media_type)?, fetched.body)
     }
 
     /// Sizes and types of what a manifest points to: `stat` needs them.
-    fn remember(&self, name: &ImageName, meaning: &Meaning, contents: &Contents) {
+    fn remember(&self, name: &ImageName, readable_until: Option<Instant>, contents: &Contents) {
         let blobs = contents.blobs();
         let children = match contents {
             Contents::Index { children } => children.as_slice(),
             Contents::Image { .. } | Contents::Opaque => &[],
         };
         // Who may read an image's manifest may read its blobs. An index's children are manifests, about which the origin is asked.
-        let readable = meaning.readable && children.is_empty();
+        let readable_until = readable_until.filter(|_| children.is_empty());
         for descriptor in blobs.chain(children.iter().map(|child| &child.descriptor)).take(REMEMBERED) {
             let media_type: Option<Arc<str>> = Some(descriptor.media_type.as_str().into());
-            let fact = if readable {
-                Fact::readable(descriptor.size_bytes, media_type)
-            } else {
-                Fact::unproven(descriptor.size_bytes, media_type)
-            };
+            let fact = Fact { size_bytes: descriptor.size_bytes, media_type, readable_until };
             self.known.learn(place(name, descriptor.digest), fact);
         }
     }
@@ -269,7 +269,7 @@ pub(super) fn is_refusal(error: &OriginError) -> bool {
     matches!(error.cause(), Cause::Unauthorized { .. } | Cause::NotFound { .. })
 }
 
-fn place(name: &ImageName, digest: shoal_types::Digest) -> Place {
+fn place(name: &ImageName, digest: Digest) -> Place {
     Place { registry: name.registry.clone(), repository: name.repository.clone(), digest }
 }
 

@@ -1,20 +1,22 @@
 //! A blob passed through from the origin, without storing it.
 //!
 //! State: the hash of what has passed, and one piece that is held back.
-//! Invariants: of a whole blob the last piece is given only when the digest is right. A part of a blob can't be proven here: it is what the
+//! Invariants: of a whole blob the last piece is given only when the digest is right; a stream that fails is noted as cut. A part of a blob can't be proven here: it is what the
 //! origin sends, as it would be without the mirror.
 //! Absent on purpose: resuming. The origin's client does it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use sha2::{Digest as _, Sha256, Sha512};
-use shoal_oci::Repository;
 use shoal_oci::origin::{self, Origin};
 use shoal_types::{Algorithm, Digest};
 
-use super::metrics::{From, Metrics};
+use super::Shared;
+use super::known::Place;
+use super::metrics::From;
 use crate::mirror::{BlobStream, Failure, Reason};
 
 enum Hasher {
@@ -24,11 +26,11 @@ enum Hasher {
 
 struct Passing {
     stream: origin::BlobStream,
-    digest: Digest,
     /// None for a part.
     hasher: Option<Hasher>,
     held: Option<Bytes>,
-    metrics: Metrics,
+    content: Arc<Shared>,
+    place: Place,
     ended: bool,
 }
 
@@ -37,20 +39,22 @@ struct Passing {
 /// # Errors
 /// What the origin says instead of the first of them.
 pub(super) async fn through(
+    content: Arc<Shared>,
     origin: &Origin,
-    repository: &Repository,
-    digest: Digest,
+    place: Place,
     size_bytes: u64,
     range: Range<u64>,
-    metrics: Metrics,
 ) -> Result<BlobStream, Failure> {
     let whole = range == (0..size_bytes);
-    let stream = origin.blob(repository, digest, size_bytes, range);
-    let hasher = whole.then(|| Hasher::new(digest.algorithm()));
-    let mut passing = Passing { stream, digest, hasher, held: None, metrics, ended: false };
+    let stream = origin.blob(&place.repository, place.digest, size_bytes, range);
+    let hasher = whole.then(|| Hasher::new(place.digest.algorithm()));
+    let mut passing = Passing { stream, hasher, held: None, content, place, ended: false };
     // What the origin says first decides whether the runtime hears a status or a body.
     let first = passing.next().await?;
-    let rest = stream::try_unfold(passing, async |mut passing| Ok(passing.next().await?.map(|bytes| (bytes, passing))));
+    let rest = stream::try_unfold(passing, async |mut passing| {
+        let next = passing.next().await.inspect_err(|_| passing.content.cuts.note(&passing.place));
+        Ok(next?.map(|bytes| (bytes, passing)))
+    });
     Ok(Box::pin(stream::iter(first.map(Ok)).chain(rest)))
 }
 
@@ -76,7 +80,7 @@ impl Passing {
                 }
                 None => {
                     self.ended = true;
-                    if self.hasher.take().is_some_and(|hasher| hasher.finish() != self.digest) {
+                    if self.hasher.take().is_some_and(|hasher| hasher.finish() != self.place.digest) {
                         let why = "the origin's bytes have another digest";
                         return Err(Failure::new(Reason::Corrupt).with_detail(why));
                     }
@@ -88,7 +92,7 @@ impl Passing {
     }
 
     fn count(&self, bytes: Bytes) -> Bytes {
-        self.metrics.gave(From::Origin, bytes.len());
+        self.content.parts.metrics.gave(From::Origin, bytes.len());
         bytes
     }
 }

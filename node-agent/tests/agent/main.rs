@@ -1,0 +1,8 @@
+//! Whole agents on loopback, with a tracker and an origin in the same process: what a runtime gets from them.
+
+#[path = "../mirror/client.rs"]
+mod client;
+mod failures;
+mod policies;
+mod pulls;
+mod world;
