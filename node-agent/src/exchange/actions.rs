@@ -107,7 +107,8 @@ impl Room {
             let outcome = match verify_chunk(&info, chunk, &bytes, before, after) {
                 Ok(proof) => match shelf.keep(&proof, &bytes) {
                     Ok(true) => Outcome::Right,
-                    Ok(false) => Outcome::Stale,
+                    // Removed meanwhile, or begun anew: nobody waits for it.
+                    Ok(false) | Err(StoreError::Absent) => Outcome::Stale,
                     Err(error) => {
                         tracing::warn!(%error, digest = %info.digest, %chunk, "a chunk can't be kept");
                         Outcome::NoRoom
@@ -205,7 +206,7 @@ impl Room {
         }
     }
 
-    fn connect(&self, node: NodeId) {
+    pub(super) fn connect(&self, node: NodeId) {
         let Some(net) = &self.net else { return };
         if let Some(contact) = self.tracker.known_contact(node) {
             net.peers.connect(contact);
@@ -304,7 +305,10 @@ impl Room {
                 }
             }
             PeerFrame::Certificate { node, chain } => self.take_certificate(node, &chain),
-            // What asks this agent to stand in for a tracker isn't answered: whoever asks goes on to the next.
+            PeerFrame::Announce { id, announce } => self.announce_of_peer(peer, id, announce),
+            PeerFrame::AnnounceReply { id, outcome } => self.reply_of_peer(peer, id, outcome),
+            PeerFrame::Notice(notice) => self.notice_of_peer(peer, &notice),
+            // Records of providers and lists of members: announces to the stand-in say as much. The transport keeps the rest.
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 //! State: with each blob, whether an announce is under way, those that wait, and what one that failed was to tell.
 //! Invariants: of one blob, an announce leaves when the one before it has been answered; what is told once is told until a tracker has
 //! taken it.
-//! Absent on purpose: when to announce: that is the engine's.
+//! Absent on purpose: when to announce: that is the engine's. What happens without a tracker: `standin.rs`.
 
 use shoal_chain::SignedLinks;
 use shoal_tracker_server::client::AnnounceFailure;
@@ -26,13 +26,13 @@ pub(super) struct Carried {
 
 /// What came of an announce.
 pub(super) struct Announced {
-    digest: Digest,
-    told: Carried,
-    result: Result<Accepted, AnnounceFailure>,
+    pub(super) digest: Digest,
+    pub(super) told: Carried,
+    pub(super) result: Result<Accepted, AnnounceFailure>,
 }
 
 impl Carried {
-    fn of(announce: &Announce) -> Self {
+    pub(super) fn of(announce: &Announce) -> Self {
         Self { links: announce.links.clone(), false_chain: announce.false_chain, accused: announce.accused.clone() }
     }
 
@@ -70,6 +70,10 @@ impl Room {
         }
         std::mem::take(&mut blob.carried).add_to(&mut announce);
         blob.announcing = true;
+        if self.is_left_alone() {
+            self.announce_among_peers(announce);
+            return;
+        }
         let (tracker, results) = (self.tracker.clone(), self.results.clone());
         tokio::spawn(async move {
             let told = Carried::of(&announce);

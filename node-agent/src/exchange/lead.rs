@@ -13,12 +13,14 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use shoal_chain::{ChainBuilder, ChunkProof, FinishError, Link, LinkBatch, LinkRun, SignedLinks, VerifiedLinks};
 use shoal_oci::origin::{Cause, OriginError};
+use shoal_store::StoreError;
 use shoal_tracker_server::client::NodeIdentity;
 use shoal_types::{BlobInfo, BlobKey, ChunkIndex};
 use shoal_wire::OriginFailure;
 use tokio::sync::mpsc;
 
-use super::room::{Done, Shelf};
+use super::blobs::Shelf;
+use super::room::Done;
 use super::{Origins, Source};
 
 /// Links that are signed once more together: for everybody a signature for eight links is much less to keep than one for each.
@@ -122,7 +124,7 @@ async fn run(errand: Errand, done: &mpsc::Sender<Done>) -> Result<(), Trouble> {
             match shelf.keep(&proof, &bytes) {
                 Ok(true) => Ok((builder, proof)),
                 // Withdrawn meanwhile: whoever started this run has ended it.
-                Ok(false) => Err(Trouble::Ended),
+                Ok(false) | Err(StoreError::Absent) => Err(Trouble::Ended),
                 Err(_) => Err(Trouble::Store),
             }
         });

@@ -86,6 +86,11 @@ impl Links {
         checked
     }
 
+    /// Whether a batch carries its publisher's signature. Without the publisher's key it doesn't.
+    pub(super) fn is_genuine(&self, links: SignedLinks) -> bool {
+        links.verify(self).is_ok()
+    }
+
     /// What waited and can be checked now.
     pub(super) fn released(&mut self) -> Vec<(BlobKey, Checked)> {
         let known = |links: &SignedLinks| self.keys.contains_key(&links.publisher);

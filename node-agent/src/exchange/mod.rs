@@ -2,9 +2,9 @@
 //!
 //! | in | goes through |
 //! |---|---|
-//! | [`Exchange::want`] | `start.rs`, then `room.rs`: the one task that owns the engine |
+//! | [`Exchange::want`] | `start.rs`, then `room.rs`: the one task that owns the engine, and `blobs.rs` |
 //! | frames and chunks from peers | `room.rs`, `chunks.rs` (their bytes), `links.rs` (the signatures of links) |
-//! | replies and directives of the tracker | `announces.rs` |
+//! | replies and directives of the tracker | `announces.rs`; without one `standin.rs` |
 //! | what the engine wants done | `actions.rs`, `lead.rs` (fetching from the origin) |
 //!
 //! State: the engine and what it needs to be driven; per blob a [`Transfer`] that readers share.
@@ -14,10 +14,12 @@
 
 mod actions;
 mod announces;
+mod blobs;
 mod chunks;
 mod lead;
 mod links;
 mod room;
+mod standin;
 mod start;
 mod transfer;
 

@@ -13,29 +13,30 @@
 //! or for the network, but for the removal of a blob whose chain failed.
 //! Absent on purpose: policy.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use shoal_chain::{ChunkProof, VerifiedLinks};
-use shoal_store::{Store, StoreError, StoredBlob};
-use shoal_swarm::{Engine, PeerHandle, StartBlob, VerifyTicket};
+use shoal_store::StoreError;
+use shoal_swarm::{Engine, PeerHandle, VerifyTicket};
 use shoal_tracker_server::NodeKey;
 use shoal_tracker_server::client::{Event as TrackerEvent, EventStream, NodeIdentity, TrackerClient};
-use shoal_types::{BlobInfo, BlobKey, ChunkIndex, Digest, NodeId, Time};
-use shoal_wire::{Announce, CloseReason, Contact, PeerFrame, PeerMessage, node_id};
+use shoal_types::{BlobKey, ChunkIndex, Digest, NodeId, Rng, Time, Zone};
+use shoal_wire::{CloseReason, Contact, PeerFrame, PeerMessage, node_id};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::announces::{Announced, Carried};
+use super::Origins;
+use super::announces::Announced;
+use super::blobs::Blob;
 use super::chunks::{Arriving, Chunks};
 use super::lead::{Fetched, Runs};
 use super::links::Links;
+use super::standin::StandIn;
 use super::start::{BlobSnapshot, Command, Desk, ExchangeConfig, Snapshot};
-use super::transfer::{Shared, Transfer, TransferError};
-use super::{Origins, Source, Wanted};
+use super::transfer::{Transfer, TransferError};
 use crate::transport::{ConnectError, Event, Events, Identity, Local, PeerId, PeerNet, Security};
 
 /// Results of tasks that wait for the room: one for each verification and fetch under way is the usual number.
@@ -69,51 +70,11 @@ pub(super) enum Outcome {
     NoRoom,
 }
 
-/// A blob's place in the store, for tasks: what was verified under links that are withdrawn isn't kept.
-#[derive(Clone)]
-pub(super) struct Shelf {
-    store: Arc<dyn Store>,
-    gate: Arc<RwLock<u64>>,
-    generation: u64,
-}
-
-impl Shelf {
-    /// Keeps a chunk; whether its links still hold.
-    pub(super) fn keep(&self, proof: &ChunkProof, bytes: &[u8]) -> Result<bool, StoreError> {
-        let generation = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        if *generation != self.generation {
-            return Ok(false);
-        }
-        self.store.keep(proof, bytes).map(|()| true)
-    }
-}
-
-/// A blob, as far as the engine doesn't know it.
-pub(super) struct Blob {
-    pub(super) info: BlobInfo,
-    pub(super) source: Option<Source>,
-    pub(super) shared: Arc<Shared>,
-    gate: Arc<RwLock<u64>>,
-    /// An announce is under way.
-    pub(super) announcing: bool,
-    pub(super) announces: VecDeque<Announce>,
-    pub(super) carried: Carried,
-    /// Links before this chunk are written down.
-    links_kept: u32,
-    pub(super) complete: bool,
-}
-
-impl Blob {
-    pub(super) fn shelf(&self, store: &Arc<dyn Store>) -> Shelf {
-        let generation = *self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        Shelf { store: Arc::clone(store), gate: Arc::clone(&self.gate), generation }
-    }
-}
-
 /// A neighbour's connection.
 pub(super) struct Neighbour {
     pub(super) handle: PeerHandle,
     pub(super) node: NodeId,
+    pub(super) zone: Zone,
 }
 
 /// The connections, once there is an identity to prove.
@@ -139,8 +100,13 @@ pub(super) struct Room {
     /// Chunks that have come and wait for their links.
     pub(super) held: BTreeMap<(BlobKey, ChunkIndex), Bytes>,
     pub(super) runs: Runs,
+    /// Only while there is no tracker.
+    pub(super) stand_in: Option<StandIn>,
+    /// When that begins; never, while there is a tracker.
+    pub(super) stands_in_at: Option<Time>,
     pub(super) results: mpsc::Sender<Done>,
     done: mpsc::Receiver<Done>,
+    rng: Rng,
     began: Instant,
     mend_at: Instant,
     keep_links_at: Instant,
@@ -156,6 +122,7 @@ impl Room {
         let (results, done) = mpsc::channel(RESULTS);
         let began = Instant::now();
         let me = node_id(&config.name);
+        let config_seed = config.seed;
         Self {
             engine: Engine::new(me, config.zone.clone(), config.engine.clone(), config.seed),
             config,
@@ -170,8 +137,11 @@ impl Room {
             links: Links::default(),
             held: BTreeMap::new(),
             runs: Runs::new(),
+            stand_in: None,
+            stands_in_at: None,
             results,
             done,
+            rng: Rng::new(config_seed),
             began,
             mend_at: began,
             keep_links_at: began + KEEP_LINKS_EVERY,
@@ -186,6 +156,7 @@ impl Room {
     ) {
         let mut identities = self.tracker.identity();
         self.serve_what_is_stored();
+        self.tracker_lost();
         let identity = identities.borrow_and_update().clone();
         self.take_identity(identity).await;
         loop {
@@ -218,7 +189,10 @@ impl Room {
 
     fn wake_at(&self) -> Instant {
         let engine = self.engine.poll_timeout().map(|at| self.began + at.since(Time::ZERO));
-        engine.unwrap_or(self.mend_at).min(self.mend_at).min(self.keep_links_at)
+        let stand_in = self.stand_in.as_ref().and_then(StandIn::wake_at).map(|at| self.began + at.since(Time::ZERO));
+        let begins = self.stands_in_at.filter(|_| self.stand_in.is_none() && self.net.is_some());
+        let begins = begins.map(|at| self.began + at.since(Time::ZERO));
+        [engine, stand_in, begins].into_iter().flatten().fold(self.mend_at.min(self.keep_links_at), Instant::min)
     }
 
     fn time_has_passed(&mut self) {
@@ -236,6 +210,7 @@ impl Room {
                 tokio::task::spawn_blocking(self.new_links(digest));
             }
         }
+        self.stand_in_timeout();
         let now = self.now();
         self.engine.handle_timeout(now);
     }
@@ -291,121 +266,6 @@ impl Room {
         }
     }
 
-    fn want(&mut self, wanted: Wanted, stored: StoredBlob) -> Arc<Shared> {
-        let Wanted { digest, source, priority, .. } = wanted;
-        if let Some(blob) = self.blobs.get_mut(&digest) {
-            if blob.source.is_none() {
-                blob.source = Some(source);
-            }
-            return Arc::clone(&blob.shared);
-        }
-        self.begin(stored, Some(source), priority)
-    }
-
-    /// Takes part with what is stored.
-    fn begin(&mut self, stored: StoredBlob, source: Option<Source>, priority: u32) -> Arc<Shared> {
-        let StoredBlob { blob, verified, sealed, .. } = stored;
-        let shared = Arc::new(Shared::new(Arc::clone(&self.desk.store), blob, verified.clone(), sealed));
-        self.place(Blob {
-            info: blob,
-            source,
-            shared: Arc::clone(&shared),
-            gate: Arc::default(),
-            announcing: false,
-            announces: VecDeque::new(),
-            carried: Carried::default(),
-            links_kept: 0,
-            complete: sealed,
-        });
-        let kept = self.desk.store.links(&blob.key()).unwrap_or_default();
-        let links = kept.iter().flat_map(|bytes| super::actions::decode_links(bytes)).map(VerifiedLinks::trusted);
-        let links = links.collect();
-        let now = self.now();
-        self.engine.start(now, StartBlob { blob, have: verified, links, priority });
-        shared
-    }
-
-    pub(super) fn place(&mut self, blob: Blob) {
-        let digest = blob.info.digest;
-        let mut transfers = self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner);
-        transfers.insert(digest, Arc::clone(&blob.shared));
-        drop(transfers);
-        self.blobs.insert(digest, blob);
-    }
-
-    /// Leaves a blob's swarm and tells its readers why.
-    pub(super) fn forget(&mut self, digest: Digest, why: TransferError) -> Option<Blob> {
-        let blob = self.blobs.remove(&digest)?;
-        let key = blob.info.key();
-        let now = self.now();
-        self.stop_run(key);
-        self.engine.stop(now, key);
-        self.links.forget(key);
-        self.held.retain(|(of, _), _| *of != key);
-        if !blob.complete || why != TransferError::Ended {
-            blob.shared.failed(why);
-        }
-        self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
-        Some(blob)
-    }
-
-    /// The links under which a blob's chunks were verified prove nothing: what is stored of it goes, now, and it begins anew.
-    pub(super) fn chain_failed(&mut self, key: BlobKey) {
-        let Some(blob) = self.blobs.get_mut(&key.digest) else { return };
-        blob.shared.failed(TransferError::ChainFailed);
-        let mut generation = blob.gate.write().unwrap_or_else(PoisonError::into_inner);
-        *generation += 1;
-        let fresh = self.desk.store.remove(&key).and_then(|_| self.desk.store.begin(blob.info));
-        drop(generation);
-        blob.links_kept = 0;
-        blob.complete = false;
-        self.held.retain(|(of, _), _| *of != key);
-        match fresh {
-            Ok(stored) => {
-                let shared = Shared::new(Arc::clone(&self.desk.store), stored.blob, stored.verified, false);
-                blob.shared = Arc::new(shared);
-                let mut transfers = self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner);
-                transfers.insert(key.digest, Arc::clone(&blob.shared));
-            }
-            Err(error) => {
-                tracing::error!(%error, digest = %key.digest, "a blob whose chain failed can't be begun anew");
-                self.forget(key.digest, TransferError::ChainFailed);
-            }
-        }
-    }
-
-    /// What is new of a blob's links, to be written down by a task that may block.
-    pub(super) fn new_links(&mut self, digest: Digest) -> impl FnOnce() + Send + 'static + use<> {
-        let (key, batches) = self.take_new_links(digest);
-        let store = Arc::clone(&self.desk.store);
-        move || {
-            let Some(key) = key else { return };
-            for bytes in batches {
-                if let Err(error) = store.keep_links(&key, &bytes) {
-                    tracing::debug!(%error, digest = %key.digest, "links aren't kept");
-                    return;
-                }
-            }
-        }
-    }
-
-    fn take_new_links(&mut self, digest: Digest) -> (Option<BlobKey>, Vec<Vec<u8>>) {
-        let Some(blob) = self.blobs.get_mut(&digest) else { return (None, Vec::new()) };
-        let key = blob.info.key();
-        let links = self.engine.links_from(key, ChunkIndex::new(blob.links_kept));
-        let mut batches = Vec::new();
-        for links in links {
-            let run = &links.batch.run;
-            let (first, end) = (run.first().get(), run.first().get() + run.count());
-            if first > blob.links_kept || end <= blob.links_kept {
-                continue;
-            }
-            blob.links_kept = end;
-            batches.extend(super::actions::encode_links(key, links));
-        }
-        (Some(key), batches)
-    }
-
     fn tracker_event(&mut self, event: TrackerEvent) {
         let now = self.now();
         match event {
@@ -417,11 +277,12 @@ impl Room {
                 digests.into_iter().for_each(|digest| self.engine.handle_tracker_changed(now, digest));
             }
             TrackerEvent::TrackersFound => {
+                self.stand_down();
                 let digests: Vec<Digest> = self.blobs.keys().copied().collect();
                 digests.into_iter().for_each(|digest| self.engine.handle_tracker_changed(now, digest));
                 self.mend_at = Instant::now();
             }
-            TrackerEvent::TrackersLost => tracing::warn!("no tracker can be reached: going on with the peers known"),
+            TrackerEvent::TrackersLost => self.tracker_lost(),
             TrackerEvent::PolicyChanged { .. } => {}
         }
     }
@@ -438,8 +299,10 @@ impl Room {
                 }
                 match self.engine.handle_connected(now, node, connected.contact.zone()) {
                     Some(handle) => {
-                        self.neighbours.insert(connected.peer, Neighbour { handle, node });
+                        let zone = connected.contact.zone().clone();
+                        self.neighbours.insert(connected.peer, Neighbour { handle, node, zone: zone.clone() });
                         self.connections.insert(handle, connected.peer);
+                        self.member_connected(node, &zone);
                     }
                     None => self.close(connected.peer, CloseReason::Full),
                 }
@@ -447,6 +310,7 @@ impl Room {
             Event::ConnectFailed { node, error } => {
                 if !matches!(error, ConnectError::Refused(CloseReason::Duplicate)) {
                     tracing::debug!(%node, %error, "no connection");
+                    self.member_lost(node, false);
                 }
             }
             Event::Frame { peer, frame } => self.frame(peer, frame),
@@ -486,6 +350,7 @@ impl Room {
                     tracing::debug!(node = %neighbour.node, cause = cause.label(), "a connection is gone");
                     self.connections.remove(&neighbour.handle);
                     self.engine.handle_disconnected(now, neighbour.handle);
+                    self.member_lost(neighbour.node, true);
                 }
             }
         }
@@ -567,6 +432,12 @@ impl Room {
         if self.net.is_none() || self.neighbours.len() >= want {
             return;
         }
+        if !self.tracker.has_tracker() {
+            let mut known = self.tracker.known_contacts();
+            self.rng.shuffle(&mut known);
+            known.truncate(want);
+            return self.connect_to(known);
+        }
         let (tracker, results) = (self.tracker.clone(), self.results.clone());
         tokio::spawn(async move {
             if let Ok(members) = tracker.members(want).await {
@@ -574,6 +445,14 @@ impl Room {
                 let _ = results.send(Done::Members(members)).await;
             }
         });
+    }
+
+    fn connect_to(&self, contacts: Vec<Contact>) {
+        let me = node_id(&self.config.name);
+        let Some(net) = &self.net else { return };
+        let connected = |contact: &Contact| self.neighbours.values().any(|known| known.node == contact.node());
+        let others = contacts.into_iter().filter(|contact| contact.node() != me && !connected(contact));
+        others.for_each(|contact| net.peers.connect(contact));
     }
 
     fn done(&mut self, done: Done) {
@@ -585,12 +464,7 @@ impl Room {
                 keys.into_iter().for_each(|(node, keys)| self.links.told(node, keys));
                 self.release_links();
             }
-            Done::Members(contacts) => {
-                let me = node_id(&self.config.name);
-                if let Some(net) = &self.net {
-                    contacts.into_iter().filter(|contact| contact.node() != me).for_each(|it| net.peers.connect(it));
-                }
-            }
+            Done::Members(contacts) => self.connect_to(contacts),
             Done::Sealed { key, result } => self.sealed(key, result),
         }
     }

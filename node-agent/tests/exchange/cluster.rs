@@ -290,6 +290,17 @@ impl Node {
         all
     }
 
+    /// Waits until it has heard of so many other nodes, and asks the tracker for more.
+    pub(crate) async fn knows(&self, others: usize) {
+        let heard = async {
+            while self.client.known_contacts().len() < others {
+                let _ = self.client.members(others).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LONG, heard).await.expect("a node hears of the others");
+    }
+
     pub(crate) async fn stop(self) -> Dir {
         self.shutdown.cancel();
         timeout(LONG, self.task).await.expect("an exchange stops").unwrap();

@@ -130,3 +130,32 @@ async fn wrong_bytes_of_an_origin_are_kept_by_nobody() {
         node.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_tracker_members_stand_in_also_after_a_restart() {
+    let cluster = Cluster::new().await;
+    let (digest, bytes) = cluster.origin.add(13, 8 * MIB);
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let nodes = join_all(names.map(|name| cluster.node(name))).await;
+    // Everybody hears of everybody.
+    let (small, small_bytes) = cluster.origin.add(14, 100);
+    join_all(nodes.iter().map(|node| node.read(small, small_bytes.len()))).await;
+    for node in &nodes {
+        node.knows(names.len() - 1).await;
+    }
+    for holder in &nodes[..2] {
+        timeout(LONG, holder.want(digest, bytes.len()).await.completed()).await.unwrap().unwrap();
+    }
+    cluster.kill_tracker().await;
+    let dirs = join_all(nodes.into_iter().map(Node::stop)).await;
+    let before = cluster.origin.sent();
+    let again = names.into_iter().zip(dirs).map(|(name, dir)| cluster.node_again(name, dir));
+    let nodes = join_all(again).await;
+    let read = join_all(nodes[2..].iter().map(|node| node.read(digest, bytes.len()))).await;
+    assert!(read.iter().all(|read| *read == bytes));
+    let again = cluster.origin.sent() - before;
+    assert!(again <= bytes.len() as u64 / 10, "{again} bytes were fetched again");
+    for node in nodes {
+        node.stop().await;
+    }
+}

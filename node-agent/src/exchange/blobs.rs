@@ -1,0 +1,180 @@
+//! The blobs that are exchanged: what their driver remembers of them, their beginning and their end.
+//!
+//! State: with each blob where it is fetched from, its readers, its place in the store, its announces.
+//! Invariants: what was verified under links that are withdrawn isn't kept: a task that began before the withdrawal finds its shelf
+//! closed.
+//! Absent on purpose: chunks' states, which are the engine's.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use shoal_chain::{ChunkProof, VerifiedLinks};
+use shoal_store::{Store, StoreError, StoredBlob};
+use shoal_swarm::StartBlob;
+use shoal_types::{BlobInfo, BlobKey, ChunkIndex, Digest};
+use shoal_wire::Announce;
+
+use super::announces::Carried;
+use super::room::Room;
+use super::transfer::{Shared, TransferError};
+use super::{Source, Wanted};
+
+/// A blob's place in the store, for tasks: what was verified under links that are withdrawn isn't kept.
+#[derive(Clone)]
+pub(super) struct Shelf {
+    store: Arc<dyn Store>,
+    gate: Arc<RwLock<u64>>,
+    generation: u64,
+}
+
+impl Shelf {
+    /// Keeps a chunk; whether its links still hold.
+    pub(super) fn keep(&self, proof: &ChunkProof, bytes: &[u8]) -> Result<bool, StoreError> {
+        let generation = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        if *generation != self.generation {
+            return Ok(false);
+        }
+        self.store.keep(proof, bytes).map(|()| true)
+    }
+}
+
+/// A blob, as far as the engine doesn't know it.
+pub(super) struct Blob {
+    pub(super) info: BlobInfo,
+    pub(super) source: Option<Source>,
+    pub(super) shared: Arc<Shared>,
+    gate: Arc<RwLock<u64>>,
+    /// An announce is under way.
+    pub(super) announcing: bool,
+    pub(super) announces: VecDeque<Announce>,
+    pub(super) carried: Carried,
+    /// Links before this chunk are written down.
+    links_kept: u32,
+    pub(super) complete: bool,
+}
+
+impl Blob {
+    pub(super) fn shelf(&self, store: &Arc<dyn Store>) -> Shelf {
+        let generation = *self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        Shelf { store: Arc::clone(store), gate: Arc::clone(&self.gate), generation }
+    }
+}
+
+impl Room {
+    pub(super) fn want(&mut self, wanted: Wanted, stored: StoredBlob) -> Arc<Shared> {
+        let Wanted { digest, source, priority, .. } = wanted;
+        if let Some(blob) = self.blobs.get_mut(&digest) {
+            if blob.source.is_none() {
+                blob.source = Some(source);
+            }
+            return Arc::clone(&blob.shared);
+        }
+        self.begin(stored, Some(source), priority)
+    }
+
+    /// Takes part with what is stored.
+    pub(super) fn begin(&mut self, stored: StoredBlob, source: Option<Source>, priority: u32) -> Arc<Shared> {
+        let StoredBlob { blob, verified, sealed, .. } = stored;
+        // There was room for it, so there may be for what a lead fetches.
+        self.engine.set_can_lead(true);
+        let shared = Arc::new(Shared::new(Arc::clone(&self.desk.store), blob, verified.clone(), sealed));
+        self.place(Blob {
+            info: blob,
+            source,
+            shared: Arc::clone(&shared),
+            gate: Arc::default(),
+            announcing: false,
+            announces: VecDeque::new(),
+            carried: Carried::default(),
+            links_kept: 0,
+            complete: sealed,
+        });
+        let kept = self.desk.store.links(&blob.key()).unwrap_or_default();
+        let links = kept.iter().flat_map(|bytes| super::actions::decode_links(bytes)).map(VerifiedLinks::trusted);
+        let links = links.collect();
+        let now = self.now();
+        self.engine.start(now, StartBlob { blob, have: verified, links, priority });
+        shared
+    }
+
+    fn place(&mut self, blob: Blob) {
+        let digest = blob.info.digest;
+        let mut transfers = self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        transfers.insert(digest, Arc::clone(&blob.shared));
+        drop(transfers);
+        self.blobs.insert(digest, blob);
+    }
+
+    /// Leaves a blob's swarm and tells its readers why.
+    pub(super) fn forget(&mut self, digest: Digest, why: TransferError) -> Option<Blob> {
+        let blob = self.blobs.remove(&digest)?;
+        let key = blob.info.key();
+        let now = self.now();
+        self.stop_run(key);
+        self.engine.stop(now, key);
+        self.links.forget(key);
+        self.held.retain(|(of, _), _| *of != key);
+        if !blob.complete || why != TransferError::Ended {
+            blob.shared.failed(why);
+        }
+        self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+        Some(blob)
+    }
+
+    /// The links under which a blob's chunks were verified prove nothing: what is stored of it goes, now, and it begins anew.
+    pub(super) fn chain_failed(&mut self, key: BlobKey) {
+        let Some(blob) = self.blobs.get_mut(&key.digest) else { return };
+        blob.shared.failed(TransferError::ChainFailed);
+        let mut generation = blob.gate.write().unwrap_or_else(PoisonError::into_inner);
+        *generation += 1;
+        let fresh = self.desk.store.remove(&key).and_then(|_| self.desk.store.begin(blob.info));
+        drop(generation);
+        blob.links_kept = 0;
+        blob.complete = false;
+        self.held.retain(|(of, _), _| *of != key);
+        match fresh {
+            Ok(stored) => {
+                let shared = Shared::new(Arc::clone(&self.desk.store), stored.blob, stored.verified, false);
+                blob.shared = Arc::new(shared);
+                let mut transfers = self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+                transfers.insert(key.digest, Arc::clone(&blob.shared));
+            }
+            Err(error) => {
+                tracing::error!(%error, digest = %key.digest, "a blob whose chain failed can't be begun anew");
+                self.forget(key.digest, TransferError::ChainFailed);
+            }
+        }
+    }
+
+    /// What is new of a blob's links, to be written down by a task that may block.
+    pub(super) fn new_links(&mut self, digest: Digest) -> impl FnOnce() + Send + 'static + use<> {
+        let (key, batches) = self.take_new_links(digest);
+        let store = Arc::clone(&self.desk.store);
+        move || {
+            let Some(key) = key else { return };
+            for bytes in batches {
+                if let Err(error) = store.keep_links(&key, &bytes) {
+                    tracing::debug!(%error, digest = %key.digest, "links aren't kept");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_new_links(&mut self, digest: Digest) -> (Option<BlobKey>, Vec<Vec<u8>>) {
+        let Some(blob) = self.blobs.get_mut(&digest) else { return (None, Vec::new()) };
+        let key = blob.info.key();
+        let links = self.engine.links_from(key, ChunkIndex::new(blob.links_kept));
+        let mut batches = Vec::new();
+        for links in links {
+            let run = &links.batch.run;
+            let (first, end) = (run.first().get(), run.first().get() + run.count());
+            if first > blob.links_kept || end <= blob.links_kept {
+                continue;
+            }
+            blob.links_kept = end;
+            batches.extend(super::actions::encode_links(key, links));
+        }
+        (Some(key), batches)
+    }
+}
