@@ -85,12 +85,13 @@ impl Tracker {
         if let Some(epoch) = announce.false_chain {
             self.take_false_chain(now, blob, slot, epoch);
         }
-        // The chain's verdict may have been on the announcer itself.
+        // Who the chain's verdict was on accuses nobody.
+        if !announce.accused.is_empty() && !self.nodes[checked.node].banned {
+            self.take_accusations(now, from, &announce.accused);
+        }
+        // Either verdict may have been on the announcer itself: its accusation may bring others back within their budget, who accuse it.
         if self.nodes[checked.node].banned {
             return Err(AnnounceError::Banned);
-        }
-        if !announce.accused.is_empty() {
-            self.take_accusations(now, from, &announce.accused);
         }
         self.take_lease_word(now, blob, slot, &announce.lease, completed);
         let lease = self.lease_state(now, blob, Asker { slot, comes_back });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use shoal_tracker::{AnnounceError, BanReason, ChainState};
+use shoal_tracker::{AnnounceError, BanConfig, BanReason, ChainState, Config};
 use shoal_types::NodeId;
 use shoal_wire::{Directive, LeaseState};
 
@@ -250,4 +250,23 @@ fn liars_are_banned_everywhere_and_lose_their_leases() {
     assert_eq!(world.say(&Say::started(8)).banned, [id(0)]);
     assert_eq!(world.say(&Say::progress(8)).banned, []);
     assert!(matches!(world.say(&Say::progress(8)).lease, LeaseState::HeldBy(_) | LeaseState::Granted(_)));
+}
+
+#[test]
+fn an_accusation_may_ban_the_accuser() {
+    let ban = BanConfig { floor: 3, accusation_budget: 2, ..BanConfig::default() };
+    let mut world = World::new(Config { ban, ..Config::default() });
+    (0..12).for_each(|node| world.connect(node, ""));
+    world.join(0..12);
+    // 11 accuses one too many to count.
+    world.say(&Say::progress(11).accuses([1, 2, 3]));
+    for (accuser, accused) in [(10, 1), (9, 1), (8, 2), (7, 2)] {
+        world.say(&Say::progress(accuser).accuses([accused]));
+    }
+    // With 2 banned 11 is back within its budget, and the third to accuse 1.
+    assert!(matches!(world.tell(&Say::progress(1).accuses([2])), Err(AnnounceError::Banned)));
+    world.pass(1_000);
+    let banned: Vec<u32> =
+        world.tracker.snapshot(world.now, 0, 9).banned.iter().map(|(node, _)| number(*node)).collect();
+    assert_eq!(banned, [2, 1]);
 }
