@@ -39,6 +39,13 @@ impl Engine {
         }
     }
 
+    /// Some bytes of a chunk have come: on a slow link a large one takes longer than a silent neighbour is waited for.
+    pub fn handle_piece_progress(&mut self, now: Time, from: PeerHandle) {
+        if let Some(peer) = self.peers.get_mut(from) {
+            peer.heard = now;
+        }
+    }
+
     /// All bytes of a chunk have come. Whether the driver is to keep them until a `Verify` follows; else they are of no use.
     #[must_use]
     pub fn handle_piece(&mut self, now: Time, from: PeerHandle, key: BlobKey, chunk: ChunkIndex) -> bool {

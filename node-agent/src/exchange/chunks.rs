@@ -1,12 +1,13 @@
 //! Chunks' bytes between the connections and the store.
 //!
-//! State: a chunk that is coming is in memory until it is verified; one that leaves is read piece by piece.
+//! State: a chunk that is coming is in memory until it is verified; one that leaves is read piece by piece. Who has sent something lately.
 //! Invariants: a chunk that is coming takes no more memory than what has come of it, and never more than its announced length; each
 //! connection brings one at a time.
 //! Absent on purpose: verification, which follows when the chunk is complete: its links may come later than it.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use shoal_store::Store;
@@ -17,16 +18,28 @@ use crate::transport::{ChunkStore, IncomingChunk, OutgoingChunk};
 /// Reserved before anything has come: what the first piece brings at most.
 const RESERVED: usize = 256 << 10;
 
+/// Who has sent bytes since the room looked last.
+pub(super) type Heard = Arc<Mutex<BTreeSet<NodeId>>>;
+
 /// Where connections put chunks.
-#[derive(Debug)]
-pub(super) struct Chunks;
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    heard: Heard,
+}
+
+impl Chunks {
+    pub(super) fn new(heard: &Heard) -> Self {
+        Self { heard: Arc::clone(heard) }
+    }
+}
 
 impl ChunkStore for Chunks {
     type Incoming = Arriving;
     type Outgoing = Stored;
 
-    fn receive(&self, _: NodeId, _: BlobKey, _: ChunkIndex, length: u32) -> Arriving {
-        Arriving { bytes: BytesMut::with_capacity((length as usize).min(RESERVED)), length: length as usize }
+    fn receive(&self, from: NodeId, _: BlobKey, _: ChunkIndex, length: u32) -> Arriving {
+        let bytes = BytesMut::with_capacity((length as usize).min(RESERVED));
+        Arriving { bytes, length: length as usize, from, heard: Arc::clone(&self.heard) }
     }
 }
 
@@ -35,6 +48,8 @@ impl ChunkStore for Chunks {
 pub(super) struct Arriving {
     bytes: BytesMut,
     length: usize,
+    from: NodeId,
+    heard: Heard,
 }
 
 impl Arriving {
@@ -51,6 +66,7 @@ impl IncomingChunk for Arriving {
             self.bytes.reserve(self.length - self.bytes.len());
         }
         self.bytes.extend_from_slice(&bytes);
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(self.from);
     }
 }
 

@@ -14,8 +14,8 @@
 //! Absent on purpose: policy.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::Origins;
 use super::announces::Announced;
 use super::blobs::Blob;
-use super::chunks::{Arriving, Chunks};
+use super::chunks::{Arriving, Chunks, Heard};
 use super::lead::{Fetched, Runs};
 use super::links::Links;
 use super::standin::StandIn;
@@ -100,6 +100,7 @@ pub(super) struct Room {
     /// Chunks that have come and wait for their links.
     pub(super) held: BTreeMap<(BlobKey, ChunkIndex), Bytes>,
     pub(super) runs: Runs,
+    heard: Heard,
     /// Only while there is no tracker.
     pub(super) stand_in: Option<StandIn>,
     /// When that begins; never, while there is a tracker.
@@ -137,6 +138,7 @@ impl Room {
             links: Links::default(),
             held: BTreeMap::new(),
             runs: Runs::new(),
+            heard: Heard::default(),
             stand_in: None,
             stands_in_at: None,
             results,
@@ -212,6 +214,11 @@ impl Room {
         }
         self.stand_in_timeout();
         let now = self.now();
+        for node in std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner)) {
+            if let Some(neighbour) = self.neighbours.values().find(|neighbour| neighbour.node == node) {
+                self.engine.handle_piece_progress(now, neighbour.handle);
+            }
+        }
         self.engine.handle_timeout(now);
     }
 
@@ -241,7 +248,7 @@ impl Room {
         let ExchangeConfig { name, zone, listen, plain_peers, transport, .. } = self.config.clone();
         let (sender, receiver) = watch::channel(made);
         let security = if plain_peers { Security::Plain } else { Security::Tls(receiver) };
-        match PeerNet::bind(Local { name, zone, listen }, security, transport, Chunks).await {
+        match PeerNet::bind(Local { name, zone, listen }, security, transport, Chunks::new(&self.heard)).await {
             Ok((peers, events)) => {
                 tracing::info!(address = %peers.local_addr(), "peers are taken");
                 self.net = Some(Net { peers, events, identity: sender });

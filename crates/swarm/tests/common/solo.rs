@@ -156,6 +156,12 @@ impl Solo {
         self.settle();
     }
 
+    /// More bytes of some chunk come.
+    pub(crate) fn goes_on(&mut self, puppet: usize) {
+        self.engine.handle_piece_progress(self.now, self.puppets[puppet]);
+        self.settle();
+    }
+
     /// A chunk comes, as the origin has it. Whether the engine had a use for it.
     pub(crate) fn delivers(&mut self, puppet: usize, index: u32) -> bool {
         self.delivers_variant(puppet, index, TRUE)

@@ -295,6 +295,19 @@ fn a_peer_that_sends_is_not_snubbed_however_long_its_queue_is() {
 }
 
 #[test]
+fn a_slow_link_is_no_silence() {
+    let mut solo = Solo::new(Config { snub_after: ms(500), ..asking_for(1) }, "....");
+    let slow = solo.neighbour("****");
+    for _ in 0..10 {
+        solo.wait(ms(300));
+        solo.goes_on(slow);
+    }
+    assert_eq!(solo.engine.counters().snubs, 0);
+    solo.wait(ms(600));
+    assert_eq!(solo.engine.counters().snubs, 1);
+}
+
+#[test]
 fn a_snubbed_peer_that_delivers_is_asked_again_at_once() {
     let mut solo = Solo::new(Config { snub_after: ms(500), ..asking_for(1) }, "....");
     let slow = solo.neighbour("****");
