@@ -165,7 +165,9 @@ impl Agent {
             seed,
         };
         let to_origins: Arc<dyn crate::exchange::Origins> = Arc::clone(&origins) as _;
-        let started = Exchange::start(exchange, client.clone(), events, store, to_origins, stop_exchange.clone()).await;
+        let started =
+            Exchange::start(exchange, client.clone(), events, Arc::clone(&store), to_origins, stop_exchange.clone())
+                .await;
         let (exchange, exchanging) = started?;
 
         let of_shoal = metrics.sub_registry_with_prefix("shoal");
@@ -175,6 +177,7 @@ impl Agent {
             policies: policies.clone(),
             origins,
             exchange: exchange.clone(),
+            store: Arc::clone(&store),
             tracker: client.clone(),
             metrics: of_content.clone(),
         };

@@ -37,6 +37,11 @@ impl Flights {
         Self { running: Arc::default(), tasks: TaskTracker::new(), stop }
     }
 
+    /// Whether this one is in flight.
+    pub(super) fn has(&self, digest: &Digest) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
     /// Whether one more may start, or this one is in flight already.
     pub(super) fn has_room_for(&self, digest: &Digest) -> bool {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

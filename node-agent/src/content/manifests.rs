@@ -22,7 +22,7 @@ use super::metrics::{Fallback, From};
 use super::policy::Course;
 use super::records::Meaning;
 use super::wait;
-use crate::exchange::{ExchangeError, Source, SourceKind, Wanted};
+use crate::exchange::{Source, SourceKind, Wanted};
 use crate::mirror::{Failure, Manifest, ManifestRequest, OriginAnswer, Reason};
 
 /// Blobs of one manifest that are fetched ahead: twice what overlay file systems can stack. More layers come when they are asked for.
@@ -214,28 +214,6 @@ impl Shared {
             if self.start(wanted).await.is_err() {
                 // The others won't fit either; whoever asks for one is served without.
                 return;
-            }
-        }
-    }
-
-    /// Starts a transfer, or joins one that runs.
-    pub(super) async fn start(&self, wanted: Wanted) -> Result<crate::exchange::Transfer, Fallback> {
-        if !self.flights.has_room_for(&wanted.digest) {
-            return Err(Fallback::NoRoom);
-        }
-        let digest = wanted.digest;
-        match self.parts.exchange.want(wanted).await {
-            Ok(transfer) => {
-                self.flights.follow(transfer.clone());
-                Ok(transfer)
-            }
-            Err(error @ ExchangeError::NoRoom(_)) => {
-                tracing::debug!(%digest, %error, "a blob isn't exchanged");
-                Err(Fallback::NoRoom)
-            }
-            Err(error) => {
-                tracing::info!(%digest, %error, "a blob isn't exchanged");
-                Err(Fallback::NoRoom)
             }
         }
     }

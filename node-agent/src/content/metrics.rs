@@ -21,7 +21,8 @@ pub struct Metrics {
 /// Why something came straight from the origin, or was left to the runtime to fetch there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fallback {
-    /// No tracker has been reached yet, so there is no certificate to meet peers with.
+    /// No tracker has been reached yet, so there is no certificate to meet peers with; or none
+    /// can be reached, and no other node is known.
     NoTracker,
     /// The store takes no more, or too much is being exchanged already.
     NoRoom,

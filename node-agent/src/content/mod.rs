@@ -6,7 +6,7 @@
 //!   manifest ──┼─ tracker (name → digest, who may read it) ── exchange ──┐
 //!              │      └─ none: the origin itself, or what was known last │──> bytes; its blobs start, in order
 //!   blob ──────┼─ known size and readability, or HEAD at the origin ── exchange ──> bytes as they are verified
-//!              └─ origin only, no certificate yet, no room ──────────── origin ──> bytes, hashed while they pass
+//!              └─ origin only, nobody to exchange with, no room ─────── origin ──> bytes, hashed while they pass
 //! ```
 //!
 //! State: what is known of content (`known`), what names meant last (`records`), the transfers in flight (`flights`), the streams that were
@@ -28,6 +28,7 @@ mod origins;
 mod pass;
 mod policy;
 mod records;
+mod start;
 mod wait;
 
 use std::path::Path;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use http::{HeaderValue, header};
 use shoal_oci::Registry;
 use shoal_oci::origin::{Origin, OriginError, Passed};
+use shoal_store::Store;
 use shoal_tracker_server::client::TrackerClient;
 use tokio_util::sync::CancellationToken;
 
@@ -69,6 +71,8 @@ pub struct Parts {
     pub origins: Arc<OriginPool>,
     /// The exchange.
     pub exchange: Exchange,
+    /// The exchange's store.
+    pub store: Arc<dyn Store>,
     /// The tracker's client.
     pub tracker: TrackerClient,
     /// Where to count.

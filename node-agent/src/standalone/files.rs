@@ -112,3 +112,68 @@ fn create(path: &Path, token: &str) -> io::Result<()> {
     let _ = fs::remove_file(&new);
     linked
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("shoal-standalone-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn swarm(registry: &str) -> String {
+        let head = "apiVersion: shoal.dev/v1alpha1\nkind: Swarm\nmetadata: {name: test}\n";
+        format!("{head}spec: {{registries: [{{host: {registry}}}]}}\n")
+    }
+
+    #[test]
+    fn a_changed_file_is_noticed_once_and_a_wrong_one_is_an_error() {
+        let dir = Dir::new("swarm");
+        let path = dir.0.join("swarm.yaml");
+        fs::write(&path, swarm("a.example")).unwrap();
+        let mut file = SwarmFile::new(path.clone());
+        assert!(file.has_changed());
+        assert!(file.read().unwrap().policy.knows(&"a.example".parse().unwrap()));
+        assert!(!file.has_changed());
+        fs::write(&path, swarm("longer.example")).unwrap();
+        assert!(file.has_changed());
+        assert!(file.read().unwrap().policy.knows(&"longer.example".parse().unwrap()));
+        fs::write(&path, "kind: Swarm").unwrap();
+        let error = file.read().unwrap_err();
+        assert!(error.is_configuration() && error.to_string().starts_with(&path.display().to_string()), "{error}");
+        assert!(!file.has_changed(), "it is complained about once");
+        fs::remove_file(&path).unwrap();
+        assert!(!file.has_changed(), "a file that is gone for a moment is being replaced");
+        assert!(!file.read().unwrap_err().is_configuration());
+    }
+
+    #[test]
+    fn a_token_is_made_once_for_its_owner_alone_and_must_be_this_cas() {
+        let dir = Dir::new("token");
+        let path = dir.0.join("token");
+        let authority = Authority::generate().unwrap();
+        ensure_token(&path, &authority).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.trim().parse::<JoinToken>().unwrap().ca(), Some(authority.fingerprint()));
+        ensure_token(&path, &authority).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        let error = ensure_token(&path, &Authority::generate().unwrap()).unwrap_err();
+        assert!(error.is_configuration() && error.to_string().contains("another CA"), "{error}");
+        assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1, "nothing is left beside it");
+    }
+}

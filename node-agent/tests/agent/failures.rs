@@ -1,5 +1,6 @@
 //! What a runtime sees when something fails.
 
+use shoal_agent::content::Fallback;
 use shoal_oci::testing::{Access, Fault, Trouble};
 
 use crate::client::Client;
@@ -52,6 +53,20 @@ async fn what_was_known_last_is_served_without_tracker_and_origin() {
     world.origin.inject(Fault::always("/v2/", status(500)));
     let agent = world.agent("node-0").await;
     world.pull(&agent, &image).await;
+    stop([agent]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alone_without_a_tracker_it_passes_through_at_once() {
+    let mut world = World::new("", "").await;
+    // For its certificate.
+    stop([world.agent("node-0").await]).await;
+    world.stop_tracker().await;
+    let image = world.push(&[1 << 20, 1_000]);
+    let agent = world.agent("node-0").await;
+    world.pull(&agent, &image).await;
+    assert!(agent.content_metrics().fallbacks(Fallback::NoTracker) >= 3);
+    assert!(world.copies(&image).await <= 1.1, "{}", world.copies(&image).await);
     stop([agent]).await;
 }
 

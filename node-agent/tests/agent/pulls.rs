@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use shoal_agent::content::Fallback;
+use shoal_oci::manifest::Platform;
 use shoal_oci::testing::{Access, Content};
 
 use crate::world::{World, digest_of, repository, stop};
@@ -50,6 +51,22 @@ async fn an_agent_without_a_tracker_passes_through() {
     let (head, body) = world.ask(&agent, "GET", &part, &["Range: bytes=1000000-"]).await;
     assert_eq!((head.status, body.len()), (206, (1 << 20) - 1_000_000));
     assert_eq!(agent.exchange().snapshot().await.unwrap().blobs.len(), 0);
+    stop([agent]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_starts_nothing_and_its_child_starts_its_blobs() {
+    let world = World::new("", "").await;
+    let image = world.push(&[200_000]);
+    let platform = Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None };
+    let index = world.origin.push_index(&repository(), "multi", &[(platform, &image)]);
+    let agent = world.agent("node-0").await;
+    let (head, body) = world.ask(&agent, "GET", "manifests/multi", &[]).await;
+    assert_eq!((head.status, digest_of(&body)), (200, index));
+    assert_eq!(agent.exchange().snapshot().await.unwrap().blobs.len(), 1, "the index alone");
+    let (head, body) = world.ask(&agent, "GET", &format!("manifests/{}", image.digest), &[]).await;
+    assert_eq!((head.status, &body[..]), (200, &image.manifest[..]));
+    assert_eq!(agent.exchange().snapshot().await.unwrap().blobs.len(), 4, "both manifests, configuration and layer");
     stop([agent]).await;
 }
 
