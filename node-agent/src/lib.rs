@@ -6,5 +6,6 @@ pub mod content;
 pub mod exchange;
 pub mod hosts;
 pub mod mirror;
+pub mod pull;
 pub mod standalone;
 pub mod transport;

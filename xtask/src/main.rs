@@ -36,6 +36,9 @@ enum Command {
     /// The simulator: every argument is its own. Without one it lists the scenarios.
     #[command(disable_help_flag = true)]
     Sim(PassedOn),
+    /// Agents on this machine pull one image at once: every argument is its own.
+    #[command(disable_help_flag = true)]
+    Demo(PassedOn),
 }
 
 /// Arguments that belong to the command behind the subcommand, in its words.
@@ -75,7 +78,23 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test(passed_on) => test(passed_on).run("mend the failing test or build shown above"),
         Command::Bench(bench) => bench.step().run("mend the failing benchmark or build shown above"),
         Command::Sim(passed_on) => sim(passed_on).become_it(),
+        Command::Demo(passed_on) => in_release(passed_on, "shoal-demo"),
     }
+}
+
+/// A program of `e2e/`, which starts the agent's. Both are built by one line, so that they share their dependencies' features and
+/// the second line builds nothing.
+fn in_release(passed_on: PassedOn, program: &str) -> anyhow::Result<()> {
+    build_agent().run("mend the build shown above; it takes the toolchain of rust-toolchain.toml and a C compiler")?;
+    e2e(passed_on, program).become_it()
+}
+
+fn build_agent() -> Step {
+    Step::cargo(["build", "--release", "--bins", "-p", "shoal-agent", "-p", "shoal-e2e"])
+}
+
+fn e2e(passed_on: PassedOn, program: &str) -> Step {
+    Step::cargo(["run", "--quiet", "--release", "-p", "shoal-e2e", "--bin", program, "--"]).args(passed_on.into_args())
 }
 
 /// From the workspace's root cargo tests every member; a `-p` among the arguments narrows that, which `--workspace` would forbid.
@@ -118,6 +137,7 @@ mod tests {
             Command::Test(passed_on) => test(passed_on),
             Command::Bench(bench) => bench.step(),
             Command::Sim(passed_on) => sim(passed_on),
+            Command::Demo(passed_on) => e2e(passed_on, "shoal-demo"),
         }
         .to_string()
     }
@@ -139,6 +159,7 @@ mod tests {
             ("bench chain -- --quick", "cargo bench --bench chain -- --quick"),
             ("sim", "cargo run --release -p shoal-sim --"),
             ("sim --help", "cargo run --release -p shoal-sim -- --help"),
+            ("demo --nodes 4", "cargo run --quiet --release -p shoal-e2e --bin shoal-demo -- --nodes 4"),
             ("sim burst --set a=b --json -h", "cargo run --release -p shoal-sim -- burst --set a=b --json -h"),
         ] {
             assert_eq!(runs(line), expected, "{line}");

@@ -1,0 +1,14 @@
+//! The demo: agents, a tracker and a registry as real processes, and what is measured of them.
+//!
+//! State: none; what runs belongs to a [`processes::Fleet`] or a [`scratch::Scratch`], and ends with it.
+//! Invariants: only processes that were started here are ended, each by its id.
+//! Absent on purpose: Kubernetes and container runtimes.
+
+pub mod bound;
+pub mod demo;
+pub mod ending;
+pub mod figures;
+pub mod nodes;
+pub mod processes;
+pub mod scratch;
+pub mod units;
