@@ -1,6 +1,6 @@
-//! The demo: agents, a tracker and a registry as real processes, and what is measured of them.
+//! The demo and the network lab: agents, a tracker and a registry as real processes, and what is measured of them.
 //!
-//! State: none; what runs belongs to a [`processes::Fleet`] or a [`scratch::Scratch`], and ends with it.
+//! State: none; what runs belongs to a [`processes::Fleet`], a [`scratch::Scratch`] or a lab's network, and ends with it.
 //! Invariants: only processes that were started here are ended, each by its id.
 //! Absent on purpose: Kubernetes and container runtimes.
 
@@ -8,6 +8,7 @@ pub mod bound;
 pub mod demo;
 pub mod ending;
 pub mod figures;
+pub mod lab;
 pub mod nodes;
 pub mod processes;
 pub mod scratch;

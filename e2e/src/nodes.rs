@@ -123,22 +123,17 @@ impl Node {
     /// Bytes that it got from peers and from the origin, if it tells.
     pub async fn bytes_by_source(&self) -> (Option<u64>, Option<u64>) {
         let metrics = page(self.admin, "/metrics").await.unwrap_or_default();
-        let of =
-            |sources: &[&str]| sources.iter().filter_map(|source| bytes_from(&metrics, source)).reduce(|a, b| a + b);
-        (of(&["peer", "zone"]), of(&["origin"]))
+        let led = sample(&metrics, "shoal_exchange_origin_bytes_total");
+        // A counter with labels has no sample before it counts.
+        let passed = sample(&metrics, "shoal_content_bytes_total{source=\"origin\"}").unwrap_or(0);
+        (sample(&metrics, "shoal_exchange_received_bytes_total"), led.map(|led| led + passed))
     }
 }
 
-/// The sum of the samples of byte counters with this source.
-fn bytes_from(metrics: &str, source: &str) -> Option<u64> {
-    let label = format!("source=\"{source}\"");
-    let samples = metrics.lines().filter(|line| !line.starts_with('#') && line.contains(&label));
-    let bytes = samples.filter_map(|line| {
-        let (name, value) = line.rsplit_once(' ')?;
-        let counted = name.split('{').next()?.ends_with("_bytes_total");
-        counted.then(|| value.parse::<u64>().ok()).flatten()
-    });
-    bytes.reduce(|a, b| a + b)
+/// A sample of a page of metrics, by its name and labels.
+fn sample(metrics: &str, name: &str) -> Option<u64> {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    value.trim().parse().ok()
 }
 
 /// Free ports of an address, all different: they are held until the last one is known. Somebody else may take one before its user does;
@@ -167,7 +162,7 @@ pub async fn pull(client: &Client, image: &ImageName, progress: &Progress) -> Re
 }
 
 /// A page of an admin server: it answers one request a connection.
-async fn page(address: SocketAddr, path: &str) -> Result<String> {
+pub(crate) async fn page(address: SocketAddr, path: &str) -> Result<String> {
     let read = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").as_bytes()).await?;
@@ -186,14 +181,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_read_by_their_source() {
-        let metrics = "# HELP shoal_received_bytes Bytes, by source\n\
-            shoal_received_bytes_total{source=\"peer\"} 700\n\
-            shoal_received_bytes_total{source=\"zone\"} 30\n\
-            shoal_requests_total{source=\"peer\"} 5\n\
-            # EOF\n";
-        let of = |source| bytes_from(metrics, source);
-        assert_eq!((of("peer"), of("zone"), of("origin")), (Some(700), Some(30), None));
+    fn samples_are_found_by_their_whole_name() {
+        let metrics = "# HELP shoal_a_bytes Bytes\n# TYPE shoal_a_bytes counter\nshoal_a_bytes_total_more 1\n\
+            shoal_a_bytes_total 700\nshoal_b_bytes_total{source=\"origin\"} 30\n# EOF\n";
+        for (name, value) in [
+            ("shoal_a_bytes_total", Some(700)),
+            ("shoal_b_bytes_total{source=\"origin\"}", Some(30)),
+            ("shoal_b_bytes_total", None),
+        ] {
+            assert_eq!(sample(metrics, name), value, "{name}");
+        }
     }
 
     #[test]

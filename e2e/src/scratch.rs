@@ -1,7 +1,7 @@
 //! A directory for one run, gone afterwards.
 //!
-//! State: `target/NAME-PID`. Invariants: it ends with its owner; what a killed run left is removed by the next one, by the process number in
-//! its name. Absent on purpose: places outside of `target/`.
+//! State: `target/NAME-PID`, or the same in memory. Invariants: it ends with its owner; what a killed run left is removed by the next one, by the process number in
+//! its name. Absent on purpose: any other place.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,20 @@ impl Scratch {
     pub fn new(name: &str, keep: bool) -> Result<Self> {
         let program = std::env::current_exe().context("this program's own path is unknown")?;
         let target = program.parent().and_then(Path::parent).context("this program is not in a target directory")?;
-        remove_stale(target, name);
-        let path = target.join(format!("{name}-{}", std::process::id()));
+        Self::within(target, name, keep)
+    }
+
+    /// The same in memory, where no disk is the bottleneck.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn in_memory(name: &str, keep: bool) -> Result<Self> {
+        Self::within(Path::new("/dev/shm"), name, keep)
+    }
+
+    fn within(parent: &Path, name: &str, keep: bool) -> Result<Self> {
+        remove_stale(parent, name);
+        let path = parent.join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("{} can't be made", path.display()))?;
         Ok(Self { path, keep })
     }
@@ -59,8 +71,8 @@ pub fn dead_owner(entry: &str, name: &str) -> Option<u32> {
     (!is_alive(pid)).then_some(pid)
 }
 
-fn remove_stale(target: &Path, name: &str) {
-    for entry in fs::read_dir(target).into_iter().flatten().flatten() {
+fn remove_stale(parent: &Path, name: &str) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         if entry.file_name().to_str().is_some_and(|entry| dead_owner(entry, name).is_some()) {
             // One that can't be removed hurts nobody.
             let _ = fs::remove_dir_all(entry.path());

@@ -39,6 +39,9 @@ enum Command {
     /// Agents on this machine pull one image at once: every argument is its own.
     #[command(disable_help_flag = true)]
     Demo(PassedOn),
+    /// The same over shaped networks, as root: every argument is its own.
+    #[command(disable_help_flag = true)]
+    Lab(PassedOn),
 }
 
 /// Arguments that belong to the command behind the subcommand, in its words.
@@ -79,6 +82,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(bench) => bench.step().run("mend the failing benchmark or build shown above"),
         Command::Sim(passed_on) => sim(passed_on).become_it(),
         Command::Demo(passed_on) => in_release(passed_on, "shoal-demo"),
+        Command::Lab(passed_on) => in_release(passed_on, "shoal-lab"),
     }
 }
 
@@ -138,6 +142,7 @@ mod tests {
             Command::Bench(bench) => bench.step(),
             Command::Sim(passed_on) => sim(passed_on),
             Command::Demo(passed_on) => e2e(passed_on, "shoal-demo"),
+            Command::Lab(passed_on) => e2e(passed_on, "shoal-lab"),
         }
         .to_string()
     }
@@ -159,6 +164,7 @@ mod tests {
             ("bench chain -- --quick", "cargo bench --bench chain -- --quick"),
             ("sim", "cargo run --release -p shoal-sim --"),
             ("sim --help", "cargo run --release -p shoal-sim -- --help"),
+            ("lab --help", "cargo run --quiet --release -p shoal-e2e --bin shoal-lab -- --help"),
             ("demo --nodes 4", "cargo run --quiet --release -p shoal-e2e --bin shoal-demo -- --nodes 4"),
             ("sim burst --set a=b --json -h", "cargo run --release -p shoal-sim -- burst --set a=b --json -h"),
         ] {

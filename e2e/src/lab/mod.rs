@@ -1,0 +1,98 @@
+//! `cargo xtask lab`: a cluster over shaped networks, measured.
+//!
+//! ```text
+//!   origin ══╗           ╔══ node-0: agent, client          ══  a veth pair with a token bucket at both ends
+//!  tracker ──╬── hub ────╬══ node-1: agent, client          ──  one without
+//!            ╚           ╚══ …
+//! ```
+//!
+//! In the same run: the goodput of one flow from the origin to a node and from a node to another is measured first, and the bound is what these
+//! allow; then all nodes pull at once, with cold stores; then, if asked for, once more straight from the origin.
+//!
+//! State: namespaces, processes and a directory in memory, all of which end with the run, also by an error or Ctrl-C.
+//! Invariants: nothing of the host's own network changes; every name has this process's number in it, and what a killed run left is
+//! removed by the next one. Absent on purpose: latency and loss (the kernels at hand have no netem), container runtimes, other systems.
+
+mod goodput;
+mod network;
+mod report;
+mod run;
+mod usage;
+mod workers;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+
+use crate::units::{Rate, Size};
+
+/// Measures Shoal over shaped networks. It takes root.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cargo xtask lab", bin_name = "cargo xtask lab")]
+pub struct Options {
+    /// How many nodes.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(crate) nodes: u32,
+    /// The image's size.
+    #[arg(long, default_value = "128MiB")]
+    pub(crate) size: Size,
+    /// What each link carries, both ways; the origin's too.
+    #[arg(long, default_value = "50mbit")]
+    pub(crate) rate: Rate,
+    /// In how many layers the image comes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) layers: u32,
+    /// Who pulls.
+    #[arg(long, value_enum, default_value_t = Puller::Builtin)]
+    pub(crate) client: Puller,
+    /// What to measure beside Shoal in the same run.
+    #[arg(long, value_enum)]
+    pub(crate) against: Option<Against>,
+    /// The result as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Keep the directory with the logs and stores.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    #[command(subcommand)]
+    worker: Option<workers::Worker>,
+}
+
+/// Who pulls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Puller {
+    /// The client of `shoal-agent pull`, without its files.
+    Builtin,
+}
+
+/// What runs beside Shoal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Against {
+    /// All nodes pull from the origin.
+    Direct,
+}
+
+/// Runs the lab, or the part of it that this process was started for.
+///
+/// # Errors
+/// In one line what failed, or what is missing.
+pub async fn run(options: Options) -> Result<()> {
+    match &options.worker {
+        Some(worker) => worker.run().await,
+        None => run::run(&options).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Options::command().debug_assert();
+        for wrong in ["--nodes 0", "--nodes 201", "--client docker", "--against hope"] {
+            assert!(Options::try_parse_from(["lab"].into_iter().chain(wrong.split(' '))).is_err(), "{wrong}");
+        }
+    }
+}
