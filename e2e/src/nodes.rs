@@ -77,6 +77,7 @@ impl Tracker {
     pub fn command(&self, program: &Path) -> Vec<OsString> {
         let mut command: Vec<OsString> = vec![program.into(), "tracker".into()];
         let mut flag = |name: &str, value: OsString| command.extend([name.into(), value]);
+        flag("--log-format", "text".into());
         flag("--listen", self.listen.to_string().into());
         flag("--name", self.listen.ip().to_string().into());
         flag("--swarm", self.swarm.clone().into());
@@ -98,6 +99,7 @@ impl Node {
     pub fn command(&self, program: &Path, tracker: &Tracker) -> Vec<OsString> {
         let mut command: Vec<OsString> = vec![program.into(), "run".into()];
         let mut flag = |name: &str, value: OsString| command.extend([name.into(), value]);
+        flag("--log-format", "text".into());
         flag("--node-name", self.name.clone().into());
         flag("--tracker", format!("https://{}", tracker.listen).into());
         flag("--join-token-file", tracker.token.clone().into());

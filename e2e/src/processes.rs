@@ -100,10 +100,16 @@ impl Fleet {
                 sleep(LOOK).await;
             }
         };
-        tokio::select! {
+        let done = tokio::select! {
             done = work => done,
-            ended = ended => Err(ended),
+            ended = ended => return Err(ended),
+        };
+        if done.is_err() {
+            // Work that fails because a process has ended may hear of it first.
+            sleep(LOOK).await;
+            self.check()?;
         }
+        done
     }
 
     /// The same, for a condition that has to come to hold in this time; `what` names who should fulfil it.
@@ -185,6 +191,8 @@ mod tests {
         let error = fleet.during(std::future::pending::<Result<()>>()).await.unwrap_err().to_string();
         let expected = "node-1 ended (exit status: 3). The end of its log:\n  first\n  error: the port is in use";
         assert_eq!(error, expected);
+        let failed = fleet.during(async { Err::<(), _>(anyhow!("connection reset")) }).await;
+        assert_eq!(failed.unwrap_err().to_string(), expected, "the reason, not what follows from it");
         fleet.end().await;
         fs::remove_dir_all(logs).unwrap();
     }
