@@ -39,12 +39,6 @@ pub(crate) struct Outstanding {
     pub(crate) arriving: bool,
 }
 
-/// Chunks that a neighbour may have from us alone before it counts as one that keeps them to itself. In a swarm of thousands one of our
-/// other neighbours has a chunk only after it has spread to hundreds of nodes, seven hops or so: that is four chunks for each of them.
-const FED: usize = 32;
-/// The same for one that has never passed anything on: it costs the swarm these chunks.
-const FED_UNPROVEN: usize = 8;
-
 /// One neighbour.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -70,8 +64,6 @@ pub(crate) struct Peer {
     pub(crate) bytes_to: u64,
     /// Others got from it what it had from us alone.
     pub(crate) passes_on: bool,
-    /// What it had from us alone, the last of it, and nobody else has got yet.
-    pub(crate) fed: Vec<(BlobSlot, ChunkIndex)>,
     /// Bytes since the slots were dealt last, in the direction that counts: from it while we want, to it when we only give.
     pub(crate) merit: u64,
     /// Chunks of ours that it waits for.
@@ -85,27 +77,6 @@ impl Peer {
     /// Whether it only takes: it got more than the allowance and gave nothing, refuses us, or keeps us waiting.
     pub(crate) fn only_takes(&self, allowance_bytes: u64, now: Time) -> bool {
         self.bytes_from == 0 && (self.bytes_to >= allowance_bytes || self.chokes_us || self.snubbed_until > now)
-    }
-
-    /// Whether what only we had goes no further from it.
-    pub(crate) fn hoards(&self) -> bool {
-        self.fed.len() >= if self.passes_on { FED } else { FED_UNPROVEN }
-    }
-
-    /// It gets a chunk that nobody else has from us.
-    pub(crate) fn feed(&mut self, blob: BlobSlot, chunk: ChunkIndex) {
-        if self.fed.len() == FED {
-            self.fed.remove(0);
-        }
-        self.fed.push((blob, chunk));
-    }
-
-    /// Somebody else has this chunk now, and it was the only one before.
-    pub(crate) fn passed_on(&mut self, blob: BlobSlot, chunk: ChunkIndex) {
-        if let Some(at) = self.fed.iter().position(|fed| *fed == (blob, chunk)) {
-            self.fed.remove(at);
-            self.passes_on = true;
-        }
     }
 
     pub(crate) fn forget_outstanding(&mut self, blob: BlobSlot, chunk: ChunkIndex) -> Option<Outstanding> {
@@ -149,7 +120,6 @@ impl Peers {
             heard: now,
             bytes_from: 0,
             passes_on: false,
-            fed: Vec::new(),
             bytes_to: 0,
             merit: 0,
             queued: 0,
@@ -327,28 +297,6 @@ mod tests {
         assert!(only_takes(0, 100, false));
         assert!(only_takes(0, 0, true));
         assert!(!only_takes(1, 1000, true));
-    }
-
-    #[test]
-    fn who_passes_nothing_on_hoards() {
-        let mut peers = Peers::default();
-        let handle = connect(&mut peers, 1).unwrap();
-        let peer = peers.at_mut(handle.slot);
-        let feed = |peer: &mut Peer, range: std::ops::Range<u32>| {
-            range.for_each(|chunk| peer.feed(BlobSlot(0), ChunkIndex::new(chunk)));
-        };
-        feed(peer, 0..7);
-        assert!(!peer.hoards());
-        feed(peer, 7..8);
-        assert!(peer.hoards());
-        peer.passed_on(BlobSlot(1), ChunkIndex::new(3));
-        peer.passed_on(BlobSlot(0), ChunkIndex::new(30));
-        assert!(peer.hoards(), "it never had these from us");
-        peer.passed_on(BlobSlot(0), ChunkIndex::new(3));
-        assert!(!peer.hoards());
-        feed(peer, 8..100);
-        assert!(peer.hoards(), "32 are too many for anybody");
-        assert_eq!(peer.fed.len(), 32);
     }
 
     /// What a pace says after chunks of 1,000 bytes at these milliseconds, in bytes a second.
