@@ -152,7 +152,7 @@ impl Agent {
         let policies = Policies::new(swarms.subscribe());
         let origins = Arc::new(OriginPool::new(policies.clone(), seed));
         let exchange = ExchangeConfig {
-            engine: engine::config(swarms.transfer(), config.upload_limit, config.download_limit),
+            engine: engine::config(swarms.transfer()),
             name: config.name.clone(),
             zone: config.zone.clone(),
             listen: config.peer_listen,

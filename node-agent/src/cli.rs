@@ -20,6 +20,8 @@ use shoal_wire::NodeName;
 pub use bytes::{ByteRate, ByteRateError};
 pub use run::CommandError;
 
+use crate::pull::PullArgs;
+
 const MIRROR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9395);
 const PEERS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9396);
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9397);
@@ -52,6 +54,8 @@ pub(crate) enum Command {
     Tracker(TrackerArgs),
     /// Puts the mirror in front in the runtime's hosts.toml files, or takes it back.
     Hosts(HostsArgs),
+    /// Fetches an image through the local mirror, as a container runtime does, into an OCI layout.
+    Pull(PullArgs),
 }
 
 #[derive(Debug, Args)]

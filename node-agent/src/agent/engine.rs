@@ -1,12 +1,13 @@
-//! The engine's settings, out of the Swarm's and the node's.
+//! The engine's settings, out of the Swarm's.
 //!
-//! State: none. Absent on purpose: the chunk size and the origin's connections, which aren't the engine's.
+//! State: none. Absent on purpose: the chunk size and the origin's connections, which aren't the engine's; and the node's limits on bytes a
+//! second, which the connections keep: kept twice they would count twice.
 
 use shoal_api::{Preset, Transfer};
 use shoal_swarm::{Config, Serving};
 
-/// What the Swarm says, with the node's own limits.
-pub(super) fn config(transfer: &Transfer, upload_limit: Option<u64>, download_limit: Option<u64>) -> Config {
+/// What the Swarm says.
+pub(super) fn config(transfer: &Transfer) -> Config {
     let preset = match transfer.preset {
         Preset::Datacenter => Config::default(),
         Preset::Classic => Config::classic(),
@@ -23,7 +24,7 @@ pub(super) fn config(transfer: &Transfer, upload_limit: Option<u64>, download_li
         Serving::Open => Serving::Open,
     };
     let max_peers = transfer.max_peers;
-    Config { serving, uploads_at_once: slots, max_peers, upload_limit, download_limit, ..preset }
+    Config { serving, uploads_at_once: slots, max_peers, ..preset }
 }
 
 #[cfg(test)]
@@ -32,11 +33,11 @@ mod tests {
 
     #[test]
     fn the_presets_of_both_are_the_same() {
-        assert_eq!(config(&Preset::Datacenter.transfer(), None, None), Config::default());
-        assert_eq!(config(&Preset::Classic.transfer(), None, None), Config::classic());
+        assert_eq!(config(&Preset::Datacenter.transfer()), Config::default());
+        assert_eq!(config(&Preset::Classic.transfer()), Config::classic());
         let wide = Transfer { slots: 8, ..Transfer::default() };
-        let wide = config(&wide, Some(1), Some(2));
-        assert_eq!((wide.uploads_at_once, wide.upload_limit, wide.download_limit), (8, Some(1), Some(2)));
+        let wide = config(&wide);
+        assert_eq!(wide.uploads_at_once, 8);
         assert_eq!(wide.validate(), Ok(()));
     }
 }

@@ -89,11 +89,14 @@ impl Cli {
         let command = match self.command {
             // Nothing to log, nothing to trace: it says what it did.
             Command::Hosts(args) => return hosts(&args),
+            Command::Pull(args) => {
+                return crate::pull::run(args).await.map_err(|error| CommandError::failed(error.to_string()));
+            }
             command => command,
         };
         let node = match &command {
             Command::Run(args) => Some(args.node_name()?),
-            Command::Tracker(_) | Command::Hosts(_) => None,
+            Command::Tracker(_) | Command::Hosts(_) | Command::Pull(_) => None,
         };
         let settings = shoal_telemetry::Settings {
             service: "shoal-agent",
@@ -108,7 +111,7 @@ impl Cli {
         let done = match (command, node) {
             (Command::Run(args), Some(node)) => Box::pin(run(*args, node)).await,
             (Command::Tracker(args), _) => Box::pin(tracker(args)).await,
-            (Command::Run(_) | Command::Hosts(_), _) => Ok(()),
+            (Command::Run(_) | Command::Hosts(_) | Command::Pull(_), _) => Ok(()),
         };
         if let Err(error) = telemetry.shutdown(FLUSH_WITHIN).await {
             tracing::warn!(%error, "traces are lost");
