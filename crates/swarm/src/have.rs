@@ -83,7 +83,7 @@ impl Engine {
             if transfer.lead.is_leading()
                 && let Some(before) = transfer.only_holder_before(member, chunk)
             {
-                self.peers.at_mut(before).passes_on |= self.transfer_mut(slot).lead.passed_on(before, chunk);
+                self.passed_on(slot, before, chunk);
             }
         }
         // Most neighbours don't serve us at the moment: what they get changes nothing yet.
@@ -211,6 +211,8 @@ impl Engine {
         transfer.finished = true;
         transfer.chain.close();
         transfer.lead = crate::lead::Lead::default();
+        self.forget_fed(slot);
+        let transfer = self.transfer(slot);
         let key = transfer.blob.key();
         self.settle_evidence(now, slot);
         if self.transfers.iter().flatten().all(|transfer| transfer.finished) {
@@ -224,7 +226,7 @@ impl Engine {
         self.lose_requests_of(peer, Some(slot));
         self.drop_waiting(|waiting| waiting.peer == peer && waiting.blob == slot);
         self.drop_held(slot, peer, |_| true);
-        self.transfer_mut(slot).lead.forget(peer);
+        self.transfer_mut(slot).lead.fed.forget(peer);
         self.transfer_mut(slot).leave(peer);
     }
 

@@ -11,7 +11,6 @@
 //! Invariants: chunks in state Origin are exactly those of the run that have not come; only the holder of a lease has a run.
 //! Absent on purpose: hashing, signing, requests to the origin: the driver's. Choosing the lead: the tracker's.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use crate::chain_state::Learned;
 use crate::engine::Engine;
 use crate::peer::BlobSlot;
 use crate::picker;
+use crate::spread::Fed;
 use crate::transfer::{ChunkState, Transfer};
 
 /// A successor waits so long for the links up to the frontier: some round trips, and little against a second fetch.
@@ -51,21 +51,12 @@ const TOO_MANY_LEADS: usize = 8;
 /// Links that wait for the next announce, at most: with a signature each some 6 KiB.
 const MAX_UNPUBLISHED: usize = 32;
 
-/// Chunks that a neighbour may have from us alone before it counts as one that keeps them to itself. In a swarm of thousands one of our
-/// other neighbours has a chunk only after it has spread to hundreds of nodes, seven hops or so: that is four chunks for each of them.
-const FED: usize = 32;
-/// The same for one that has never passed anything on: it costs the swarm these chunks.
-const FED_UNPROVEN: usize = 8;
-/// All those chunks together, the latest ones: of four neighbours with a place all that count, and of more what tells.
-const FED_AT_ALL: usize = 128;
-
 /// A blob's lead, as far as this agent is concerned.
 #[derive(Debug, Default)]
 pub(crate) struct Lead {
     lease: Option<Lease>,
     run: Option<Range<u32>>,
-    /// What neighbours had from us alone and nobody else has got yet.
-    fed: VecDeque<(u16, ChunkIndex)>,
+    pub(crate) fed: Fed,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,35 +84,6 @@ impl Lead {
 
     pub(crate) const fn is_leading(&self) -> bool {
         self.lease.is_some()
-    }
-
-    /// A neighbour gets a chunk that nobody else has from us.
-    pub(crate) fn feed(&mut self, peer: u16, chunk: ChunkIndex) {
-        if self.fed.len() == FED_AT_ALL {
-            self.fed.pop_front();
-        }
-        self.fed.push_back((peer, chunk));
-    }
-
-    /// Somebody else has a chunk now that this neighbour was the only one to have; whether it had it from us.
-    pub(crate) fn passed_on(&mut self, peer: u16, chunk: ChunkIndex) -> bool {
-        let at = self.fed.iter().position(|fed| *fed == (peer, chunk));
-        at.and_then(|at| self.fed.remove(at)).is_some()
-    }
-
-    /// How many chunks a neighbour has from us alone.
-    pub(crate) fn fed_to(&self, peer: u16) -> usize {
-        self.fed.iter().filter(|(to, _)| *to == peer).count()
-    }
-
-    /// A neighbour takes no part any more.
-    pub(crate) fn forget(&mut self, peer: u16) {
-        self.fed.retain(|(to, _)| *to != peer);
-    }
-
-    /// What this occupies on the heap.
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.fed.capacity() * size_of::<(u16, ChunkIndex)>()
     }
 }
 
@@ -322,9 +284,9 @@ impl Engine {
     }
 
     pub(crate) fn end_lease(&mut self, slot: BlobSlot, parting: Option<LeaseRequest>) {
+        self.forget_fed(slot);
         let transfer = self.transfer_mut(slot);
         transfer.lead.lease = None;
-        transfer.lead.fed = VecDeque::new();
         if parting.is_some() {
             transfer.announce.parting = parting;
         }
@@ -357,12 +319,6 @@ impl Engine {
     /// Whether some blob comes into the swarm through us.
     pub(crate) fn is_leading(&self) -> bool {
         self.transfers.iter().flatten().any(|transfer| transfer.lead.is_leading())
-    }
-
-    /// Whether what only we have goes no further from a neighbour.
-    pub(crate) fn hoards(&self, peer: u16) -> bool {
-        let fed: usize = self.transfers.iter().flatten().map(|transfer| transfer.lead.fed_to(peer)).sum();
-        fed >= if self.peers.at(peer).passes_on { FED } else { FED_UNPROVEN }
     }
 
     fn ask_for_links(&mut self, slot: BlobSlot) {
@@ -519,35 +475,6 @@ mod tests {
         assert_eq!(run("*??h....", 2, 0), Some((2, 8)));
         // It begins only where links lead to.
         assert_eq!(run("**......", 2, 4), None);
-    }
-
-    #[test]
-    fn who_passes_nothing_on_hoards() {
-        let mut engine = Engine::new(NodeId::new(1), shoal_types::Zone::default(), crate::Config::default(), 1);
-        let peer = engine.handle_connected(Time::ZERO, NodeId::new(2), &shoal_types::Zone::default()).unwrap().slot;
-        engine.transfers.push(Some(transfer("........", 0)));
-        let feed = |engine: &mut Engine, chunks: Range<u32>| {
-            let lead = &mut engine.transfers[0].as_mut().unwrap().lead;
-            chunks.for_each(|chunk| lead.feed(peer, ChunkIndex::new(chunk)));
-        };
-        feed(&mut engine, 0..7);
-        assert!(!engine.hoards(peer));
-        feed(&mut engine, 7..8);
-        assert!(engine.hoards(peer));
-        let lead = &mut engine.transfers[0].as_mut().unwrap().lead;
-        assert!(!lead.passed_on(peer + 1, ChunkIndex::new(3)) && !lead.passed_on(peer, ChunkIndex::new(30)));
-        assert!(lead.passed_on(peer, ChunkIndex::new(3)) && !lead.passed_on(peer, ChunkIndex::new(3)));
-        assert!(!engine.hoards(peer));
-        engine.peers.at_mut(peer).passes_on = true;
-        feed(&mut engine, 8..32);
-        assert!(!engine.hoards(peer), "a few hops' worth");
-        feed(&mut engine, 32..33);
-        assert!(engine.hoards(peer));
-        feed(&mut engine, 0..1000);
-        let lead = &mut engine.transfers[0].as_mut().unwrap().lead;
-        assert_eq!(lead.fed_to(peer), FED_AT_ALL);
-        lead.forget(peer);
-        assert_eq!(lead.fed_to(peer), 0);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod peer;
 mod picker;
 mod requests;
 mod serve;
+mod spread;
 mod timers;
 mod transfer;
 

@@ -64,6 +64,8 @@ pub(crate) struct Peer {
     pub(crate) bytes_to: u64,
     /// Others got from it what it had from us alone.
     pub(crate) passes_on: bool,
+    /// What it had from us alone went no further, see `spread`.
+    pub(crate) hoards: bool,
     /// Bytes since the slots were dealt last, in the direction that counts: from it while we want, to it when we only give.
     pub(crate) merit: u64,
     /// Chunks of ours that it waits for.
@@ -120,6 +122,7 @@ impl Peers {
             heard: now,
             bytes_from: 0,
             passes_on: false,
+            hoards: false,
             bytes_to: 0,
             merit: 0,
             queued: 0,

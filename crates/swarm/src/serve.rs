@@ -72,7 +72,7 @@ impl Engine {
             }
         }
         let served = self.peers.get(to).is_some_and(|peer| !peer.choked);
-        if served && self.transfer(slot).lead.is_leading() && self.hoards(to.slot) {
+        if served && self.transfer(slot).lead.is_leading() && self.peers.at(to.slot).hoards {
             self.rebalance(now);
         }
         self.pump(now);
@@ -162,7 +162,7 @@ impl Engine {
             transfer.member_got(member, chunk);
         }
         if fresh {
-            transfer.lead.feed(peer, chunk);
+            self.feed(blob, peer, chunk);
         }
         self.upload_limit.take(now, bytes);
         self.uploads.sending.push(Sending { peer: to, blob, chunk });
@@ -219,7 +219,7 @@ impl Engine {
         let allowance = u64::from(allowance_chunks) * u64::from(chunk.unwrap_or_default());
         let entry = self.peers.at(peer);
         // A lead needs nothing from anybody: it goes by what spreads. Another zone's gateway gives to its zone.
-        let takes = if self.is_leading() { self.hoards(peer) } else { entry.only_takes(allowance, now) };
+        let takes = if self.is_leading() { entry.hoards } else { entry.only_takes(allowance, now) };
         takes && !self.is_far_gateway(peer)
     }
 

@@ -297,7 +297,7 @@ impl Transfer {
         self.have.heap_bytes()
             + self.chain.heap_bytes()
             + self.announce.heap_bytes()
-            + self.lead.heap_bytes()
+            + self.lead.fed.heap_bytes()
             + self.members.capacity() * size_of::<Member>()
             + self.availability.len() * 2
             + self.wanted.len() * 8
