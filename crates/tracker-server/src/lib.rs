@@ -33,6 +33,7 @@ mod secret_file;
 mod server;
 mod status;
 mod stream;
+mod tracked;
 mod trust;
 
 pub use authority::{Authority, AuthorityError, CERTIFICATE_LIFE, CLOCK_SKEW, RequestError};

@@ -5,7 +5,6 @@
 //! certificate, a stranger's after a short time.
 //! Absent on purpose: HTTP/1 (nothing that speaks it is a client), redirects, compression.
 
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -40,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::protocol::{Replica, TrackerAddress, TrackerAddressError};
 use crate::resolve::{OriginResolver, Resolver};
 use crate::routes;
+use crate::tracked::Tracked;
 
 /// What a server is to be.
 #[derive(Debug)]
@@ -458,18 +458,4 @@ async fn serve(
     // What is in flight gets a chance to end; a stream of events doesn't end by itself, so it isn't waited for.
     connection.as_mut().graceful_shutdown();
     let _ = timeout(limits.drain, connection).await;
-}
-
-/// Spawns a connection's requests so that they are waited for.
-#[derive(Clone)]
-struct Tracked(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Tracked
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
-    }
 }

@@ -4,7 +4,6 @@
 //! Invariants: every wait has an end; every answer has a longest length.
 //! Absent on purpose: trying again. That is for who knows what was lost.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use super::ClientError;
 use crate::event::StreamEvent;
 use crate::protocol::{ErrorBody, MAX_JSON_BYTES, TrackerAddress};
+use crate::tracked::Tracked;
 
 /// A dial, or a handshake: several round trips in the worst of networks.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -166,19 +166,6 @@ impl EventReader {
                 }
             }
         }
-    }
-}
-
-#[derive(Clone)]
-struct Tracked(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Tracked
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
     }
 }
 
