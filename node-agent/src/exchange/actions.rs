@@ -222,7 +222,7 @@ impl Room {
     }
 
     fn seal(&mut self, key: BlobKey) {
-        let keep_links = self.new_links(key.digest);
+        let keep_links = self.new_links(key);
         self.stop_run(key);
         let (store, results) = (Arc::clone(&self.desk.store), self.results.clone());
         tokio::task::spawn_blocking(move || {

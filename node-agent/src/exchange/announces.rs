@@ -70,7 +70,7 @@ impl Room {
         }
         std::mem::take(&mut blob.carried).add_to(&mut announce);
         blob.announcing = true;
-        if self.is_left_alone() {
+        if self.left_alone {
             self.announce_among_peers(announce);
             return;
         }

@@ -78,7 +78,8 @@ impl Room {
         // There was room for it, so there may be for what a lead fetches.
         self.engine.set_can_lead(true);
         let shared = Arc::new(Shared::new(Arc::clone(&self.desk.store), blob, verified.clone(), sealed));
-        self.place(Blob {
+        self.desk.publish(blob.digest, &shared);
+        let entry = Blob {
             info: blob,
             source,
             shared: Arc::clone(&shared),
@@ -88,7 +89,8 @@ impl Room {
             carried: Carried::default(),
             links_kept: 0,
             complete: sealed,
-        });
+        };
+        self.blobs.insert(blob.digest, entry);
         let kept = self.desk.store.links(&blob.key()).unwrap_or_default();
         let links = kept.iter().flat_map(|bytes| super::actions::decode_links(bytes)).map(VerifiedLinks::trusted);
         let links = links.collect();
@@ -97,17 +99,9 @@ impl Room {
         shared
     }
 
-    fn place(&mut self, blob: Blob) {
-        let digest = blob.info.digest;
-        let mut transfers = self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner);
-        transfers.insert(digest, Arc::clone(&blob.shared));
-        drop(transfers);
-        self.blobs.insert(digest, blob);
-    }
-
     /// Leaves a blob's swarm and tells its readers why.
-    pub(super) fn forget(&mut self, digest: Digest, why: TransferError) -> Option<Blob> {
-        let blob = self.blobs.remove(&digest)?;
+    pub(super) fn forget(&mut self, digest: Digest, why: TransferError) {
+        let Some(blob) = self.blobs.remove(&digest) else { return };
         let key = blob.info.key();
         let now = self.now();
         self.stop_run(key);
@@ -118,7 +112,6 @@ impl Room {
             blob.shared.failed(why);
         }
         self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
-        Some(blob)
     }
 
     /// The links under which a blob's chunks were verified prove nothing: what is stored of it goes, now, and it begins anew.
@@ -136,8 +129,7 @@ impl Room {
             Ok(stored) => {
                 let shared = Shared::new(Arc::clone(&self.desk.store), stored.blob, stored.verified, false);
                 blob.shared = Arc::new(shared);
-                let mut transfers = self.desk.transfers.lock().unwrap_or_else(PoisonError::into_inner);
-                transfers.insert(key.digest, Arc::clone(&blob.shared));
+                self.desk.publish(key.digest, &blob.shared);
             }
             Err(error) => {
                 tracing::error!(%error, digest = %key.digest, "a blob whose chain failed can't be begun anew");
@@ -146,12 +138,11 @@ impl Room {
         }
     }
 
-    /// What is new of a blob's links, to be written down by a task that may block.
-    pub(super) fn new_links(&mut self, digest: Digest) -> impl FnOnce() + Send + 'static + use<> {
-        let (key, batches) = self.take_new_links(digest);
+    /// Writes down what is new of a blob's links, in a task that may block.
+    pub(super) fn new_links(&mut self, key: BlobKey) -> impl FnOnce() + Send + 'static + use<> {
+        let batches = self.take_new_links(key);
         let store = Arc::clone(&self.desk.store);
         move || {
-            let Some(key) = key else { return };
             for bytes in batches {
                 if let Err(error) = store.keep_links(&key, &bytes) {
                     tracing::debug!(%error, digest = %key.digest, "links aren't kept");
@@ -161,9 +152,8 @@ impl Room {
         }
     }
 
-    fn take_new_links(&mut self, digest: Digest) -> (Option<BlobKey>, Vec<Vec<u8>>) {
-        let Some(blob) = self.blobs.get_mut(&digest) else { return (None, Vec::new()) };
-        let key = blob.info.key();
+    fn take_new_links(&mut self, key: BlobKey) -> Vec<Vec<u8>> {
+        let Some(blob) = self.blobs.get_mut(&key.digest) else { return Vec::new() };
         let links = self.engine.links_from(key, ChunkIndex::new(blob.links_kept));
         let mut batches = Vec::new();
         for links in links {
@@ -175,6 +165,6 @@ impl Room {
             blob.links_kept = end;
             batches.extend(super::actions::encode_links(key, links));
         }
-        (Some(key), batches)
+        batches
     }
 }

@@ -86,6 +86,8 @@ pub(super) struct Net {
 
 /// Everything that the task owns.
 pub(super) struct Room {
+    /// This node.
+    pub(super) me: NodeId,
     pub(super) config: ExchangeConfig,
     pub(super) desk: Arc<Desk>,
     pub(super) tracker: TrackerClient,
@@ -101,10 +103,12 @@ pub(super) struct Room {
     pub(super) held: BTreeMap<(BlobKey, ChunkIndex), Bytes>,
     pub(super) runs: Runs,
     heard: Heard,
-    /// Only while there is no tracker.
+    /// Once this node, or one that asks it, has been without a tracker.
     pub(super) stand_in: Option<StandIn>,
-    /// When that begins; never, while there is a tracker.
+    /// When members begin to stand in for this node's tracker; never, while there is one.
     pub(super) stands_in_at: Option<Time>,
+    /// That time is over.
+    pub(super) left_alone: bool,
     pub(super) results: mpsc::Sender<Done>,
     done: mpsc::Receiver<Done>,
     rng: Rng,
@@ -125,6 +129,7 @@ impl Room {
         let me = node_id(&config.name);
         let config_seed = config.seed;
         Self {
+            me,
             engine: Engine::new(me, config.zone.clone(), config.engine.clone(), config.seed),
             config,
             desk,
@@ -141,6 +146,7 @@ impl Room {
             heard: Heard::default(),
             stand_in: None,
             stands_in_at: None,
+            left_alone: false,
             results,
             done,
             rng: Rng::new(config_seed),
@@ -192,7 +198,7 @@ impl Room {
     fn wake_at(&self) -> Instant {
         let engine = self.engine.poll_timeout().map(|at| self.began + at.since(Time::ZERO));
         let stand_in = self.stand_in.as_ref().and_then(StandIn::wake_at).map(|at| self.began + at.since(Time::ZERO));
-        let begins = self.stands_in_at.filter(|_| self.stand_in.is_none() && self.net.is_some());
+        let begins = self.stands_in_at.filter(|_| !self.left_alone && self.net.is_some());
         let begins = begins.map(|at| self.began + at.since(Time::ZERO));
         [engine, stand_in, begins].into_iter().flatten().fold(self.mend_at.min(self.keep_links_at), Instant::min)
     }
@@ -205,11 +211,11 @@ impl Room {
         }
         if instant >= self.keep_links_at {
             self.keep_links_at = instant + KEEP_LINKS_EVERY;
-            let unfinished: Vec<Digest> =
-                self.blobs.iter().filter(|(_, blob)| !blob.complete).map(|(digest, _)| *digest).collect();
-            for digest in unfinished {
+            let unfinished = self.blobs.values().filter(|blob| !blob.complete);
+            let unfinished: Vec<BlobKey> = unfinished.map(|blob| blob.info.key()).collect();
+            for key in unfinished {
                 // Nobody waits for it: what a crash takes is asked for again.
-                tokio::task::spawn_blocking(self.new_links(digest));
+                tokio::task::spawn_blocking(self.new_links(key));
             }
         }
         self.stand_in_timeout();
@@ -397,7 +403,7 @@ impl Room {
         let keys: Vec<BlobKey> = self.blobs.values().map(|blob| blob.info.key()).collect();
         let mut writing = Vec::new();
         for key in keys {
-            writing.push(tokio::task::spawn_blocking(self.new_links(key.digest)));
+            writing.push(tokio::task::spawn_blocking(self.new_links(key)));
             self.stop_run(key);
             self.engine.stop(now, key);
         }
@@ -455,7 +461,7 @@ impl Room {
     }
 
     fn connect_to(&self, contacts: Vec<Contact>) {
-        let me = node_id(&self.config.name);
+        let me = self.me;
         let Some(net) = &self.net else { return };
         let connected = |contact: &Contact| self.neighbours.values().any(|known| known.node == contact.node());
         let others = contacts.into_iter().filter(|contact| contact.node() != me && !connected(contact));

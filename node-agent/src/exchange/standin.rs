@@ -20,7 +20,7 @@ use shoal_tracker::{Config, LookupConfig, Members, Tracker};
 use shoal_tracker_server::client::AnnounceFailure;
 use shoal_tracker_server::first_epoch;
 use shoal_types::{Digest, NodeId, Time, Zone};
-use shoal_wire::{Accepted, Announce, AnnounceOutcome, Directive, Notice, PeerFrame, Refusal, node_id};
+use shoal_wire::{Accepted, Announce, AnnounceOutcome, Directive, Notice, PeerFrame, Refusal};
 
 use super::announces::{Announced, Carried};
 use super::room::Room;
@@ -53,13 +53,14 @@ struct Asked {
 }
 
 impl StandIn {
-    /// Made when the tracker is lost, so that its epochs are later than any of the tracker's.
+    /// Made when a tracker has been lost, so that its epochs are later than any of the tracker's.
     fn new(me: NodeId, zone: &Zone, now: Time, seed: u64) -> Self {
         let config = LookupConfig::default();
         let core = Config { first_epoch: first_epoch(SystemTime::now()), ..Config::default() };
         let mut core = Tracker::new(core, seed);
         core.handle_connected(now, me, zone.clone());
-        let members = Members::new(&config);
+        let mut members = Members::new(&config);
+        members.insert(me, zone.clone());
         Self {
             core,
             members,
@@ -80,45 +81,42 @@ impl StandIn {
 }
 
 impl Room {
-    /// Whether there has been no tracker for so long that the members go on by themselves.
-    pub(super) fn is_left_alone(&self) -> bool {
-        self.stand_in.is_some()
-    }
-
     /// There is no tracker, from now on or since the start.
     pub(super) fn tracker_lost(&mut self) {
         let now = self.now();
         self.stands_in_at.get_or_insert(now + GRACE);
     }
 
-    /// No tracker can be reached: the members that are known are asked instead.
-    pub(super) fn stand_in(&mut self) -> &mut StandIn {
+    /// What it takes to stand in for a tracker, for this node or for one that asks it.
+    fn stand_in(&mut self) -> &mut StandIn {
         let now = self.now();
-        let me = node_id(&self.config.name);
-        if self.stand_in.is_none() {
-            let mut made = StandIn::new(me, &self.config.zone, now, self.config.seed);
-            for neighbour in self.neighbours.values() {
+        let Self { stand_in, neighbours, config, me, .. } = self;
+        stand_in.get_or_insert_with(|| {
+            let mut made = StandIn::new(*me, &config.zone, now, config.seed);
+            for neighbour in neighbours.values() {
                 made.core.handle_connected(now, neighbour.node, neighbour.zone.clone());
             }
-            self.stand_in = Some(made);
+            made
+        })
+    }
+
+    /// The member that stands in for a digest's tracker. Contacts come with every answer, so all that are known are looked at each time:
+    /// with the largest cluster that is some microseconds.
+    fn closest(&mut self, digest: Digest) -> Option<NodeId> {
+        let now = self.now();
+        let contacts = self.tracker.known_contacts();
+        let members = &mut self.stand_in().members;
+        for contact in contacts {
+            members.insert(contact.node(), contact.zone().clone());
         }
-        let (config, tracker) = (&self.config, &self.tracker);
-        let stand_in = self.stand_in.as_mut().expect("made just now");
-        // Contacts come with every answer: a table of the largest cluster is gone through in some microseconds.
-        stand_in.members.insert(me, config.zone.clone());
-        for contact in tracker.known_contacts() {
-            stand_in.members.insert(contact.node(), contact.zone().clone());
-        }
-        stand_in
+        members.closest(now, digest.position(), 1).pop()
     }
 
     /// Announces to whoever stands in for the tracker.
     pub(super) fn announce_among_peers(&mut self, announce: Announce) {
         let now = self.now();
-        let me = node_id(&self.config.name);
-        let digest = announce.digest;
-        let closest = self.stand_in().members.closest(now, digest.position(), 1);
-        let Some(&node) = closest.first() else {
+        let (me, digest) = (self.me, announce.digest);
+        let Some(node) = self.closest(digest) else {
             let nobody = AnnounceFailure::Unreachable("no member that is known answers".to_owned());
             self.announced(Announced::failed(&announce, nobody));
             return;
@@ -221,9 +219,9 @@ impl Room {
     /// Time has passed.
     pub(super) fn stand_in_timeout(&mut self) {
         let now = self.now();
-        if self.stands_in_at.is_some_and(|at| at <= now) && self.stand_in.is_none() && self.net.is_some() {
+        if self.stands_in_at.is_some_and(|at| at <= now) && !self.left_alone && self.net.is_some() {
             tracing::warn!("no tracker can be reached: the members that are known stand in");
-            self.stand_in();
+            self.left_alone = true;
             let digests: Vec<Digest> = self.blobs.keys().copied().collect();
             digests.into_iter().for_each(|digest| self.engine.handle_tracker_changed(now, digest));
         }
@@ -245,6 +243,7 @@ impl Room {
     /// There is a tracker again: what is under way among peers is answered or forgotten, and the tracker is told everything.
     pub(super) fn stand_down(&mut self) {
         self.stands_in_at = None;
+        self.left_alone = false;
         let Some(stand_in) = self.stand_in.take() else { return };
         let waiting = stand_in.waiting.into_values().flatten().map(|(_, announce)| announce);
         let open: Vec<Announce> = stand_in.asked.into_values().map(|asked| asked.announce).chain(waiting).collect();
@@ -255,8 +254,7 @@ impl Room {
     }
 
     fn pass_on_directives(&mut self) {
-        let now = self.now();
-        let me = node_id(&self.config.name);
+        let (now, me) = (self.now(), self.me);
         while let Some((to, directive)) = self.stand_in.as_mut().and_then(|stand_in| stand_in.core.poll_directive()) {
             if to == me {
                 self.engine.handle_directive(now, &directive);

@@ -226,6 +226,11 @@ impl Desk {
         transfers.get(digest).filter(|shared| !shared.has_failed()).cloned()
     }
 
+    /// From now on readers of a blob get this transfer.
+    pub(super) fn publish(&self, digest: Digest, shared: &Arc<Shared>) {
+        self.transfers.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, Arc::clone(shared));
+    }
+
     /// Makes room for a blob and begins it, or finds what is here of it, however it is cut.
     fn begin(&self, blob: BlobInfo) -> Result<Begun, ExchangeError> {
         let known = self.store.list().into_iter().find(|stored| stored.blob.digest == blob.digest);

@@ -1,6 +1,6 @@
 //! A tracker and nodes on loopback, with an origin that counts what leaves it.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use shoal_agent::exchange::{Exchange, ExchangeConfig, OriginStream, Origins, Sou
 use shoal_agent::transport;
 
 use shoal_store::{DiskStore, Faults, FaultyStore, Limits, Percent, Store};
-use shoal_tracker::ReplicaName;
+use shoal_tracker::{Config, LeaseConfig, ReplicaName};
 use shoal_tracker_server::client::{ClientConfig, TrackerClient};
 use shoal_tracker_server::{
     Authority, Handle, ImageName, JoinToken, JoinTokens, Metrics, OriginResolver, ResolveError, Resolved, Server,
@@ -28,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Far longer than anything takes, also on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// Where nobody listens.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 /// What the origin sends at a time.
 const PIECE: usize = 64 << 10;
@@ -137,6 +140,8 @@ pub(crate) enum Kind {
     Liar,
     /// Its origin lies to it.
     Deceived,
+    /// It doesn't reach the tracker.
+    CutOff,
 }
 
 struct NoNames;
@@ -170,7 +175,11 @@ impl Cluster {
             replicas: Vec::new(),
             swarm: Bytes::new(),
             authority,
-            tracker: shoal_tracker::Config::default(),
+            // On a busy machine a seed takes its time: whoever claims to have a blob is waited for as long as a test lasts.
+            tracker: Config {
+                lease: LeaseConfig { claims_patience: LONG, ..LeaseConfig::default() },
+                ..Config::default()
+            },
             limits: ServerLimits::default(),
             admin_token: None,
             metrics: Metrics::default(),
@@ -196,10 +205,20 @@ impl Cluster {
         Node::start(self, name, dir, Kind::Honest).await
     }
 
+    /// The same, if it doesn't reach the tracker any more.
+    pub(crate) async fn cut_off(&self, name: &str, dir: Dir) -> Node {
+        Node::start(self, name, dir, Kind::CutOff).await
+    }
+
+    /// How many connected members of swarms the tracker knows.
+    pub(crate) async fn members(&self) -> usize {
+        self.handle.snapshot(0, 0).await.unwrap().memberships
+    }
+
     /// Waits until the tracker knows so many connected members of swarms.
     pub(crate) async fn has_members(&self, memberships: usize) {
         let heard = async {
-            while self.handle.snapshot(0, 0).await.unwrap().memberships < memberships {
+            while self.members().await < memberships {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -229,7 +248,7 @@ impl Node {
         let listen = dir.address();
         let shutdown = CancellationToken::new();
         let client = ClientConfig {
-            trackers: vec![TrackerAddress::from(cluster.tracker)],
+            trackers: vec![TrackerAddress::from(if kind == Kind::CutOff { NOWHERE } else { cluster.tracker })],
             name: name.parse().unwrap(),
             zone: Zone::default(),
             peer_ip: None,
@@ -254,7 +273,7 @@ impl Node {
         };
         let origins: Arc<dyn Origins> = match kind {
             Kind::Deceived => Arc::new(Deceiving(Arc::clone(&cluster.origin))),
-            Kind::Honest | Kind::Liar => Arc::clone(&cluster.origin) as _,
+            Kind::Honest | Kind::Liar | Kind::CutOff => Arc::clone(&cluster.origin) as _,
         };
         let (exchange, task) =
             Exchange::start(config, client.clone(), events, store, origins, shutdown.clone()).await.unwrap();

@@ -159,3 +159,22 @@ async fn without_a_tracker_members_stand_in_also_after_a_restart() {
         node.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stands_in_for_a_node_that_is_cut_off_keeps_its_own_tracker() {
+    let cluster = Cluster::new().await;
+    let [first, second] = [cluster.node("a").await, cluster.node("b").await];
+    second.knows(1).await;
+    let second = cluster.cut_off("b", second.stop().await).await;
+    // Several, so that one of them falls to the node that has a tracker: all fall to the other one once in 256 runs.
+    for seed in 20..28 {
+        let (digest, bytes) = cluster.origin.add(seed, 1_000);
+        assert_eq!(second.read(digest, bytes.len()).await, bytes);
+    }
+    let before = cluster.members().await;
+    let (digest, bytes) = cluster.origin.add(30, MIB);
+    assert_eq!(first.read(digest, bytes.len()).await, bytes);
+    cluster.has_members(before + 1).await;
+    first.stop().await;
+    second.stop().await;
+}
