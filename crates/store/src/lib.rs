@@ -5,7 +5,8 @@
 //! agent ──> Store <───┼── MemoryStore  the same without a disk
 //!                     └── FaultyStore  around either: slow, corrupt, full
 //!
-//! agent ──> containerd::ContentStore   the runtime's blobs, read in place; its growing ingests; what comes and goes
+//! agent ──> RuntimeStore ──> either, and what containerd lends: its blobs, read in place
+//!           containerd::ContentStore   those blobs; the growing ingests; what comes and goes
 //!           compute_chain              the chain of a blob that lies there
 //! ```
 //!
@@ -68,6 +69,7 @@
 
 pub mod containerd;
 
+mod beside;
 mod compute;
 mod disk;
 mod error;
@@ -78,6 +80,7 @@ mod memory;
 mod proofs;
 mod store;
 
+pub use beside::RuntimeStore;
 pub use compute::{ComputeError, compute_chain};
 pub use disk::{BootId, DiskStore, OpenError};
 pub use error::{Shortage, StoreError};

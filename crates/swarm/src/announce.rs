@@ -4,7 +4,6 @@
 //! Invariants: an announce that is due goes out at the next poll; links, accusations and a false chain go out once each.
 //! Absent on purpose: which tracker, or which peer in its place: the driver routes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_chain::SignedLinks;
@@ -162,7 +161,7 @@ impl Engine {
         for slot in self.slots() {
             if self.transfer(slot).announce.due <= now {
                 let event = match self.transfer(slot) {
-                    transfer if transfer.finished => AnnounceEvent::Completed,
+                    transfer if transfer.is_served() => AnnounceEvent::Completed,
                     transfer if transfer.announce.started => AnnounceEvent::Progress,
                     _ => AnnounceEvent::Started,
                 };
@@ -185,19 +184,21 @@ impl Engine {
         let lease = match (transfer.announce.parting.take(), transfer.lead.holding()) {
             (Some(parting), _) => parting,
             (None, Some((epoch, frontier))) => LeaseRequest::Holding { epoch, frontier, backlog },
-            (None, None) if !can_lead || transfer.finished => LeaseRequest::Declined,
+            (None, None) if !can_lead || transfer.is_served() => LeaseRequest::Declined,
             (None, None) if transfer.idle(now) >= impatient_after => LeaseRequest::Impatient,
             (None, None) => LeaseRequest::Willing,
         };
-        let changed = transfer.announce.announced != Some(transfer.have.len());
+        // A local blob is claimed at once: its chunks are told to those who ask for them, as they are linked.
+        let announced = if transfer.local { transfer.blob.geometry.chunk_count() } else { transfer.have.len() };
+        let changed = transfer.announce.announced != Some(announced);
         let holding = matches!(lease, LeaseRequest::Holding { .. });
         let announce = Announce {
             digest: transfer.blob.digest,
             size_bytes: transfer.blob.geometry.size_bytes(),
             chunk_size: Some(transfer.blob.geometry.chunk_size()),
             event,
-            have: changed.then(|| Arc::new(transfer.have.clone())),
-            want_peers: if transfer.finished || transfer.members.len() >= max_peers { 0 } else { want },
+            have: changed.then(|| transfer.have_to_announce()),
+            want_peers: if transfer.is_served() || transfer.members.len() >= max_peers { 0 } else { want },
             lease,
             links: std::mem::take(&mut transfer.announce.unpublished),
             false_chain: transfer.announce.false_chain.take(),
@@ -205,10 +206,10 @@ impl Engine {
             bytes_from_peers: transfer.bytes_from_peers,
             bytes_from_origin: transfer.bytes_from_origin,
         };
-        transfer.announce.announced = Some(transfer.have.len());
+        transfer.announce.announced = Some(announced);
         transfer.announce.started = true;
         transfer.announce.unanswered = true;
-        let interval = if holding && !transfer.finished { lead_report } else { transfer.announce.interval };
+        let interval = if holding && !transfer.is_served() { lead_report } else { transfer.announce.interval };
         transfer.announce.due = now + interval;
         self.act(Action::Announce(announce));
     }
@@ -216,7 +217,8 @@ impl Engine {
     /// The links of an epoch and of all before it prove nothing: what was verified under them is gone.
     pub(crate) fn withdraw(&mut self, now: Time, slot: BlobSlot, epoch: u64) {
         let transfer = self.transfer_mut(slot);
-        if transfer.chain.is_withdrawn(epoch) {
+        // What is hashed here rests on nobody's links.
+        if transfer.local || transfer.chain.is_withdrawn(epoch) {
             return;
         }
         let shaken = transfer.chain.withdraw(epoch);

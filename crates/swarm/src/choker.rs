@@ -126,7 +126,7 @@ impl Engine {
 
     /// Whether the neighbours are ahead of us, on average, by more than chance.
     fn is_behind(&self) -> bool {
-        self.transfers.iter().flatten().filter(|transfer| !transfer.finished).any(|transfer| {
+        self.transfers.iter().flatten().filter(|transfer| !transfer.is_served()).any(|transfer| {
             let members = u32::try_from(transfer.members.len()).unwrap_or(u32::MAX).max(1);
             let theirs: u32 = transfer.members.iter().map(|member| member.count).sum();
             theirs / members > transfer.have.len() + BEHIND
@@ -170,7 +170,7 @@ impl Engine {
     pub(crate) fn handle_unchoke(&mut self, now: Time, from: PeerHandle) {
         if let Serving::Credit { sources, idle, .. } = self.config.serving {
             let near = self.peers.at(from.slot).near;
-            let mut unfinished = self.transfers.iter().flatten().filter(|transfer| !transfer.finished);
+            let mut unfinished = self.transfers.iter().flatten().filter(|transfer| !transfer.is_served());
             let wanting = unfinished.any(|transfer| near || self.may_ask_across(now, transfer));
             // Half a source more or less is within the measurement's error.
             let enough = self.source_quarters() + 2 >= 4 * self.enough_sources(sources);
@@ -235,7 +235,7 @@ impl Engine {
     }
 
     fn brings_to_zone(&self) -> bool {
-        self.transfers.iter().flatten().any(|transfer| !transfer.finished && transfer.gateway == Some(self.me))
+        self.transfers.iter().flatten().any(|transfer| !transfer.is_served() && transfer.gateway == Some(self.me))
     }
 
     /// How many neighbours serve us, in quarters of the fastest of them: beside a slow uplink there is room for another source. Those

@@ -146,6 +146,12 @@ impl Engine {
         if transfer.finished {
             transfer.chain.close();
         }
+        self.enter(now, transfer);
+    }
+
+    /// Gives a blob its place and tells everybody.
+    pub(crate) fn enter(&mut self, now: Time, transfer: Transfer) {
+        let key = transfer.blob.key();
         let free = self.transfers.iter().position(Option::is_none).unwrap_or(self.transfers.len());
         // 65,536 blobs at a time is more than any node pulls; the driver bounds it far lower.
         let slot = BlobSlot(u16::try_from(free).unwrap_or_else(|_| panic!("{free} blobs at a time")));
@@ -153,7 +159,7 @@ impl Engine {
             self.transfers.push(None);
         }
         self.transfers[free] = Some(transfer);
-        self.by_key.insert(blob.key(), slot);
+        self.by_key.insert(key, slot);
         self.order.push(slot);
         self.sort_order();
         let to: Vec<PeerHandle> = self.peers.handles().collect();
@@ -288,7 +294,7 @@ impl Engine {
 
     /// Links have come, from a neighbour or from the tracker, and their signatures are their publishers'.
     pub fn handle_links(&mut self, now: Time, key: BlobKey, batches: &[VerifiedLinks]) {
-        let Some(slot) = self.find(key) else { return };
+        let Some(slot) = self.find(key).filter(|slot| !self.transfer(*slot).local) else { return };
         let mut news = false;
         for batch in batches {
             match self.transfer_mut(slot).chain.learn(batch) {

@@ -13,7 +13,7 @@ use shoal_wire::{JoinFlags, Load, PeerMessage};
 use crate::action::{Action, Recipients};
 use crate::engine::{Engine, Violation};
 use crate::peer::{BlobSlot, PeerHandle};
-use crate::transfer::ChunkState;
+use crate::transfer::{ChunkState, Transfer};
 
 impl Engine {
     pub(crate) fn handle_join(
@@ -209,13 +209,14 @@ impl Engine {
     fn complete(&mut self, now: Time, slot: BlobSlot) {
         let transfer = self.transfer_mut(slot);
         transfer.finished = true;
+        transfer.local = false;
         transfer.chain.close();
         transfer.lead = crate::lead::Lead::default();
         self.forget_fed(slot);
         let transfer = self.transfer(slot);
         let key = transfer.blob.key();
         self.settle_evidence(now, slot);
-        if self.transfers.iter().flatten().all(|transfer| transfer.finished) {
+        if self.transfers.iter().flatten().all(Transfer::is_served) {
             self.return_all_slots();
         }
         self.announce_soon(now, slot);

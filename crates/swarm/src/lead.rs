@@ -203,7 +203,7 @@ impl Engine {
     pub(crate) fn take_lease(&mut self, now: Time, slot: BlobSlot, grant: &LeaseGrant) {
         let lead_report = self.config.lead_report;
         let transfer = self.transfer_mut(slot);
-        if transfer.finished || transfer.lead.lease.as_ref().is_some_and(|lease| lease.epoch >= grant.epoch) {
+        if transfer.is_served() || transfer.lead.lease.as_ref().is_some_and(|lease| lease.epoch >= grant.epoch) {
             return;
         }
         // What an earlier lease had begun would be signed under its epoch, and ignored.
@@ -236,7 +236,7 @@ impl Engine {
         let Some(transfer) = &mut transfers[usize::from(slot.0)] else { return };
         let gave = |peer: u16| peers.at(peer).bytes_from > 0;
         let Some(lease) = transfer.lead.lease else { return };
-        if transfer.lead.run.is_some() || transfer.finished {
+        if transfer.lead.run.is_some() || transfer.is_served() {
             return;
         }
         let count = transfer.blob.geometry.chunk_count();

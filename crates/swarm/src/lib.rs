@@ -19,6 +19,7 @@ mod have;
 mod invariants;
 mod lead;
 mod limit;
+mod local;
 mod peer;
 mod picker;
 mod requests;

@@ -113,12 +113,12 @@ impl Engine {
 
     /// Asks for chunks until enough are under way.
     pub(crate) fn fill(&mut self, now: Time) {
-        if self.transfers.iter().flatten().all(|transfer| transfer.finished) {
+        if self.transfers.iter().flatten().all(Transfer::is_served) {
             return;
         }
         for at in 0..self.order.len() {
             let slot = self.order[at];
-            if !self.transfer(slot).finished && !self.fill_one(now, slot) {
+            if !self.transfer(slot).is_served() && !self.fill_one(now, slot) {
                 break;
             }
         }

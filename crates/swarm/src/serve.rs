@@ -62,7 +62,7 @@ impl Engine {
         };
         uploads.sending.swap_remove(at);
         let bytes = self.transfer(slot).chunk_bytes(chunk);
-        let giving = self.transfer(slot).finished;
+        let giving = self.transfer(slot).is_served();
         self.counters.bytes_sent += bytes;
         if let Some(peer) = self.peers.get_mut(to) {
             peer.sending -= 1;

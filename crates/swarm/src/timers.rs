@@ -83,7 +83,7 @@ impl Engine {
     fn sweep(&mut self, now: Time) {
         self.snub(now);
         let unfinished: Vec<BlobSlot> =
-            self.slots().into_iter().filter(|slot| !self.transfer(*slot).finished).collect();
+            self.slots().into_iter().filter(|slot| !self.transfer(*slot).is_served()).collect();
         self.timers.sweep = if unfinished.is_empty() { Time::MAX } else { now + Self::SWEEP };
         for slot in unfinished {
             self.drive_lead(now, slot);

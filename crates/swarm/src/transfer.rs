@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Invariants: `have` holds exactly the chunks in state Have; `wanted` exactly those in state Missing; `availability` is the sum of
-//! the members' bitmaps.
+//! the members' bitmaps. A local blob's chunks are Missing or Have, nothing between.
 //! Absent on purpose: the decision whom to ask (`requests`), whom to serve (`serve`), who is to blame (`blame`).
 
 use std::sync::Arc;
@@ -91,7 +91,10 @@ pub(crate) struct Transfer {
     pub(crate) told: Time,
     pub(crate) bytes_from_peers: u64,
     pub(crate) bytes_from_origin: u64,
+    /// Every chunk is here and verified.
     pub(crate) finished: bool,
+    /// The driver has all bytes, and hashes them: chunks become ours in order, and none is wanted of anybody.
+    pub(crate) local: bool,
     /// Rises when links are withdrawn: what the driver verified under an earlier value proves nothing.
     pub(crate) generation: u32,
     /// When links were withdrawn last.
@@ -137,6 +140,7 @@ impl Transfer {
             bytes_from_peers: 0,
             bytes_from_origin: 0,
             finished,
+            local: false,
             generation: 0,
             withdrawn: None,
             sought_links: Time::ZERO,
@@ -173,6 +177,11 @@ impl Transfer {
     /// Bytes of a chunk.
     pub(crate) fn chunk_bytes(&self, chunk: ChunkIndex) -> u64 {
         self.blob.geometry.byte_range(chunk).map_or(0, |range| u64::from(range.len))
+    }
+
+    /// Whether neither a neighbour nor an origin has anything that is needed here.
+    pub(crate) const fn is_served(&self) -> bool {
+        self.finished || self.local
     }
 
     pub(crate) fn nothing_missing(&self) -> bool {
@@ -292,6 +301,11 @@ impl Transfer {
         Arc::new(self.have.clone())
     }
 
+    /// The chunks that the tracker is told of.
+    pub(crate) fn have_to_announce(&self) -> Arc<ChunkSet> {
+        if self.local { Arc::new(ChunkSet::full_of(self.blob.geometry)) } else { self.have_now() }
+    }
+
     /// What this occupies on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.have.heap_bytes()
@@ -322,6 +336,8 @@ impl Transfer {
         for (at, member) in self.members.iter().enumerate() {
             assert_eq!(self.member(member.peer), Some(at), "a member is found by its neighbour");
         }
+        let between = |chunk| !matches!(self.state(chunk), ChunkState::Missing | ChunkState::Have);
+        assert!(!self.local || !self.blob.geometry.chunks().any(between), "local bytes come from nowhere else");
         assert!(!self.chain.is_closed() || self.finished, "a closed chain has every chunk");
         self.chain.check_invariants();
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use shoal_store::{DiskStore, Faults, FaultyStore, Limits, MemoryStore, Shortage, Standing, Store, StoreError};
+use shoal_store::{
+    DiskStore, Faults, FaultyStore, Limits, MemoryStore, RuntimeStore, Shortage, Standing, Store, StoreError,
+};
 use shoal_types::{BlobInfo, ChunkIndex, ChunkSet, Geometry};
 
 use crate::support::{CHUNK, Content, NO_QUOTA, TempDir, limits, set};
@@ -58,6 +60,11 @@ fn disk() {
 #[test]
 fn faulty_without_faults() {
     run_suite(&|limits| Arc::new(FaultyStore::new(MemoryStore::new(limits), Faults::default())));
+}
+
+#[test]
+fn beside_a_runtime_that_lends_nothing() {
+    run_suite(&|limits| Arc::new(RuntimeStore::new(Arc::new(MemoryStore::new(limits)))));
 }
 
 fn chunks_are_kept_and_read(make: Make<'_>) {

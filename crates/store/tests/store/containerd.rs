@@ -19,12 +19,12 @@ const PLUGIN: &str = "io.containerd.content.v1.content";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A content store as containerd has one.
-struct Containerd {
+pub(crate) struct Containerd {
     dir: TempDir,
 }
 
 impl Containerd {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = TempDir::new();
         let fake = Self { dir };
         fs::create_dir_all(fake.blobs()).unwrap();
@@ -40,11 +40,11 @@ impl Containerd {
         self.plugin().join("blobs/sha256")
     }
 
-    fn path_of(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn path_of(&self, digest: &Digest) -> PathBuf {
         self.blobs().join(digest.to_string().split_once(':').unwrap().1)
     }
 
-    fn open(&self) -> ContentStore {
+    pub(crate) fn open(&self) -> ContentStore {
         ContentStore::open(self.dir.path()).unwrap()
     }
 
@@ -63,7 +63,7 @@ impl Containerd {
     }
 
     /// A blob that came the usual way.
-    fn add(&self, content: &Content) {
+    pub(crate) fn add(&self, content: &Content) {
         let ingest = self.begin("add", content);
         fs::write(ingest.join("data"), &content.bytes).unwrap();
         self.commit(&ingest, content);

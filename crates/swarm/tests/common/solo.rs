@@ -67,6 +67,14 @@ impl Solo {
         solo
     }
 
+    /// An engine whose node has the blob's bytes, and no link of it.
+    pub(crate) fn local(config: Config, chunks: u32) -> Self {
+        let mut solo = Self::knowing_nothing(config, 1, chunks);
+        solo.engine.start_local(solo.now, solo.content.blob, 1);
+        solo.settle();
+        solo
+    }
+
     fn knowing_nothing(config: Config, seed: u64, chunks: u32) -> Self {
         config.validate().expect("settings that make sense");
         let content = Content::new(1, chunks);

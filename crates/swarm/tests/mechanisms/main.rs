@@ -11,6 +11,7 @@ mod blaming;
 mod chains;
 mod choking;
 mod leading;
+mod local;
 mod requesting;
 mod serving;
 mod telling;
