@@ -2,9 +2,10 @@
 //!
 //! State: none; what runs belongs to a [`processes::Fleet`], a [`scratch::Scratch`] or a lab's network, and ends with it.
 //! Invariants: only processes that were started here are ended, each by its id.
-//! Absent on purpose: Kubernetes and container runtimes.
+//! Absent on purpose: Kubernetes.
 
 pub mod bound;
+pub mod containerd;
 pub mod demo;
 pub mod ending;
 pub mod figures;
@@ -12,4 +13,5 @@ pub mod lab;
 pub mod nodes;
 pub mod processes;
 pub mod scratch;
+pub mod tools;
 pub mod units;

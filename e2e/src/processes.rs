@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -132,19 +133,50 @@ impl Fleet {
         }
     }
 
+    /// Kills one, as a crash would, and waits until it is gone: from then on nobody misses it.
+    ///
+    /// # Errors
+    /// If there is none of this name, or it had ended before.
+    pub async fn kill(&mut self, name: &str) -> Result<()> {
+        let ix = self.members.iter().position(|member| member.name == name);
+        let mut member = self.members.remove(ix.with_context(|| format!("no {name} runs"))?);
+        signal(&member.child, Signal::KILL);
+        let status = member.child.wait().await.with_context(|| format!("{name} can't be waited for"))?;
+        if status.signal() == Some(Signal::KILL.as_raw()) {
+            return Ok(());
+        }
+        Err(anyhow!("{name} ended before it was killed ({status}){}", tail(&member.log)))
+    }
+
+    /// Ends one in order: SIGTERM, and SIGKILL if it doesn't follow in time.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub async fn end_one(&mut self, name: &str) -> Result<()> {
+        let ix = self.members.iter().position(|member| member.name == name);
+        let member = self.members.remove(ix.with_context(|| format!("no {name} runs"))?);
+        signal(&member.child, Signal::TERM);
+        end_until(member, Instant::now() + PATIENCE).await;
+        Ok(())
+    }
+
     /// Ends all: SIGTERM, and SIGKILL to who doesn't follow in time.
     pub async fn end(&mut self) {
         for member in &self.members {
             signal(&member.child, Signal::TERM);
         }
         let deadline = Instant::now() + PATIENCE;
-        for mut member in self.members.drain(..) {
-            if tokio::time::timeout_at(deadline, member.child.wait()).await.is_err() {
-                signal(&member.child, Signal::KILL);
-                // A killed process ends; what it returns is of no interest.
-                let _ = member.child.wait().await;
-            }
+        for member in self.members.drain(..) {
+            end_until(member, deadline).await;
         }
+    }
+}
+
+async fn end_until(mut member: Member, deadline: Instant) {
+    if tokio::time::timeout_at(deadline, member.child.wait()).await.is_err() {
+        signal(&member.child, Signal::KILL);
+        // A killed process ends; what it returns is of no interest.
+        let _ = member.child.wait().await;
     }
 }
 
@@ -193,6 +225,27 @@ mod tests {
         assert_eq!(error, expected);
         let failed = fleet.during(async { Err::<(), _>(anyhow!("connection reset")) }).await;
         assert_eq!(failed.unwrap_err().to_string(), expected, "the reason, not what follows from it");
+        fleet.end().await;
+        fs::remove_dir_all(logs).unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_was_killed_or_ended_is_missed_by_nobody() {
+        let logs = directory("killed");
+        let mut fleet = Fleet::new(&logs);
+        for name in ["a", "b", "c"] {
+            fleet.start(name, &shell("exec sleep 1000")).unwrap();
+        }
+        fleet.kill("a").await.unwrap();
+        fleet.end_one("b").await.unwrap();
+        fleet.check().unwrap();
+        assert_eq!(fleet.kill("a").await.unwrap_err().to_string(), "no a runs");
+        let early = fleet.start("early", &shell("exit 4")).unwrap();
+        while !fs::read_to_string(format!("/proc/{early}/stat")).unwrap().contains(") Z ") {
+            sleep(LOOK).await;
+        }
+        let ended = fleet.kill("early").await.unwrap_err().to_string();
+        assert_eq!(ended, "early ended before it was killed (exit status: 4), and its log is empty");
         fleet.end().await;
         fs::remove_dir_all(logs).unwrap();
     }

@@ -7,10 +7,12 @@
 
 mod content;
 mod fault;
+mod image;
 mod server;
 mod state;
 
 pub use content::Content;
 pub use fault::{Fault, Trouble};
+pub use image::Image;
 pub use server::{Access, Options, Registry};
-pub use state::{Image, Traffic};
+pub use state::Traffic;

@@ -9,7 +9,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use clap::Subcommand;
+use clap::{Parser as _, Subcommand};
+use shoal_agent::cli::Cli;
 use shoal_agent::pull::{Client, MirrorUrl, Progress};
 use shoal_oci::ImageName;
 use shoal_oci::testing::{Options, Registry};
@@ -31,9 +32,15 @@ pub(crate) enum Worker {
     /// A client: says `ready`, waits for a line, pulls, says `done`.
     #[command(hide = true)]
     Client { mirror: MirrorUrl, image: ImageName },
-    /// Waits until an agent serves, and says `ready`.
+    /// Waits until this page is there, and says `ready`.
     #[command(hide = true)]
-    Ready { admin: SocketAddr },
+    Ready { address: SocketAddr, page: String },
+    /// The agent, for this package's tests: of all programs they find only this package's.
+    #[command(hide = true)]
+    Agent {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// One flow's sender.
     #[command(hide = true)]
     Send { listen: SocketAddr, bytes: u64 },
@@ -59,8 +66,12 @@ impl Worker {
                 println!("done");
                 Ok(())
             }
-            Self::Ready { admin } => {
-                while nodes::page(*admin, "/readyz").await.is_err() {
+            Self::Agent { arguments } => {
+                let line = [OsString::from("shoal-agent")].into_iter().chain(arguments.iter().cloned());
+                Ok(Box::pin(Cli::parse_from(line).execute()).await?)
+            }
+            Self::Ready { address, page } => {
+                while nodes::page(*address, page).await.is_err() {
                     sleep(Duration::from_millis(50)).await;
                 }
                 println!("ready");
@@ -86,7 +97,10 @@ impl Worker {
             Self::Client { mirror, image } => {
                 vec!["client".into(), mirror.to_string().into(), image.to_string().into()]
             }
-            Self::Ready { admin } => vec!["ready".into(), admin.to_string().into()],
+            Self::Ready { address, page } => vec!["ready".into(), address.to_string().into(), page.into()],
+            Self::Agent { arguments } => {
+                [OsString::from("agent")].into_iter().chain(arguments.iter().cloned()).collect()
+            }
             Self::Send { listen, bytes } => vec!["send".into(), listen.to_string().into(), bytes.to_string().into()],
             Self::Receive { from } => vec!["receive".into(), from.to_string().into()],
         };
@@ -156,7 +170,8 @@ mod tests {
                 mirror: "http://10.77.0.1:5000".parse().unwrap(),
                 image: "r.io/lab/image:1".parse().unwrap(),
             },
-            Worker::Ready { admin: address },
+            Worker::Ready { address, page: "/readyz".to_owned() },
+            Worker::Agent { arguments: ["run", "--data-dir", "/d"].map(OsString::from).into() },
             Worker::Send { listen: address, bytes: 5 },
             Worker::Receive { from: address },
         ] {

@@ -16,9 +16,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use oci_client::errors::OciErrorCode;
-use oci_client::manifest::{
-    IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
-};
+use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE;
 use serde_json::json;
 use shoal_types::Digest;
 use tokio::net::{TcpListener, TcpStream};
@@ -28,9 +26,10 @@ use url::Url;
 
 use super::content::Content;
 use super::fault::{Fault, Trouble};
-use super::state::{Image, State, Traffic};
+use super::image::Image;
+use super::state::{State, Traffic};
 use crate::error_body::{self, ErrorBody};
-use crate::manifest::{Descriptor, Platform};
+use crate::manifest::Platform;
 use crate::names::{self, Reference, Repository};
 use crate::origin::{ConfigError, RegistryConfig};
 use crate::paths::{self, Page, Request, Target};
@@ -141,31 +140,14 @@ impl Registry {
         self.server.state.limit(bytes_per_second);
     }
 
-    /// Generates an image with layers of these sizes and pushes it. The same seed makes the same image; another seed shares no layer with it.
+    /// Generates an image ([`Image::generate`]) and pushes it.
     pub fn push_image(&self, repository: &Repository, tag: &str, layer_bytes: &[u64], seed: u64) -> Image {
-        let layers: Vec<Descriptor> = layer_bytes
-            .iter()
-            .zip(0..)
-            .map(|(len, at)| {
-                let content = Content::layer(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(at), *len);
-                self.descriptor(repository, IMAGE_LAYER_MEDIA_TYPE, content)
-            })
-            .collect();
-        // Uncompressed layers: what a layer unpacks to is itself.
-        let diff_ids: Vec<String> = layers.iter().map(|layer| layer.digest.to_string()).collect();
-        let config = json!({
-            "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        });
-        let config = self.descriptor(repository, IMAGE_CONFIG_MEDIA_TYPE, Content::bytes(config.to_string()));
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_IMAGE_MEDIA_TYPE,
-            "config": written(&config),
-            "layers": layers.iter().map(written).collect::<Vec<_>>(),
-        });
-        let manifest = Bytes::from(manifest.to_string());
-        let digest = self.push_manifest(repository, Some(tag), OCI_IMAGE_MEDIA_TYPE, manifest.clone());
-        Image { digest, manifest, media_type: OCI_IMAGE_MEDIA_TYPE, config, layers }
+        let (image, blobs) = Image::generate(layer_bytes, seed);
+        for (digest, content) in blobs {
+            self.server.state.push_generated(repository, digest, content);
+        }
+        self.push_manifest(repository, Some(tag), image.media_type, image.manifest.clone());
+        image
     }
 
     /// Pushes an index of images.
@@ -229,18 +211,6 @@ impl Registry {
     pub fn revoke_tokens(&self) {
         self.server.state.revoke();
     }
-
-    fn descriptor(&self, repository: &Repository, media_type: &str, content: Content) -> Descriptor {
-        let size_bytes = content.len();
-        let digest = self.push_blob(repository, content);
-        Descriptor { media_type: media_type.into(), digest, size_bytes, elsewhere: false }
-    }
-}
-
-fn written(descriptor: &Descriptor) -> serde_json::Value {
-    json!({
-        "mediaType": descriptor.media_type, "digest": descriptor.digest.to_string(), "size": descriptor.size_bytes,
-    })
 }
 
 async fn accept(server: Arc<Server>, listener: TcpListener, tls: Option<tokio_rustls::TlsAcceptor>) {

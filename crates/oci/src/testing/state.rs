@@ -12,31 +12,7 @@ use tokio::time::Instant;
 
 use super::content::Content;
 use super::fault::{Fault, Trouble};
-use crate::manifest::Descriptor;
 use crate::names::Repository;
-
-/// A generated image, as it was pushed.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// The manifest's digest.
-    pub digest: Digest,
-    /// The manifest.
-    pub manifest: Bytes,
-    /// The manifest's media type.
-    pub media_type: &'static str,
-    /// The configuration.
-    pub config: Descriptor,
-    /// The layers, in order.
-    pub layers: Vec<Descriptor>,
-}
-
-impl Image {
-    /// The bytes of all its blobs.
-    #[must_use]
-    pub fn blob_bytes(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.size_bytes).sum::<u64>() + self.config.size_bytes
-    }
-}
 
 /// What was asked for and sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,8 +75,13 @@ impl State {
 
     pub(super) fn push_blob(&self, repository: &Repository, content: Content) -> Digest {
         let digest = content.digest();
-        self.lock().blobs.insert((repository.clone(), digest), content);
+        self.push_generated(repository, digest, content);
         digest
+    }
+
+    /// A blob whose digest is known already: hashing takes the time.
+    pub(super) fn push_generated(&self, repository: &Repository, digest: Digest, content: Content) {
+        self.lock().blobs.insert((repository.clone(), digest), content);
     }
 
     pub(super) fn push_manifest(

@@ -1,0 +1,69 @@
+//! Images made of generated layers.
+//!
+//! State: none. Invariants: the same sizes and seed make the same image; a runtime can unpack it.
+//! Absent on purpose: compression. Random bytes don't get smaller, and what a layer unpacks to is the layer itself.
+
+use bytes::Bytes;
+use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
+use serde_json::json;
+use shoal_types::Digest;
+
+use super::content::Content;
+use crate::manifest::Descriptor;
+
+/// A generated image.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest.
+    pub manifest: Bytes,
+    /// The manifest's media type.
+    pub media_type: &'static str,
+    /// The configuration.
+    pub config: Descriptor,
+    /// The layers, in order.
+    pub layers: Vec<Descriptor>,
+}
+
+impl Image {
+    /// Generates an image with layers of these sizes, and the contents of its blobs. Another seed shares no layer with it.
+    #[must_use]
+    pub fn generate(layer_bytes: &[u64], seed: u64) -> (Self, Vec<(Digest, Content)>) {
+        let mut blobs = Vec::new();
+        let mut descriptor = |media_type: &str, content: Content| {
+            let (digest, size_bytes) = (content.digest(), content.len());
+            blobs.push((digest, content));
+            Descriptor { media_type: media_type.into(), digest, size_bytes, elsewhere: false }
+        };
+        let seeds = (0..).map(|at| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(at));
+        let contents = layer_bytes.iter().zip(seeds).map(|(len, seed)| Content::layer(seed, *len));
+        let layers: Vec<_> = contents.map(|content| descriptor(IMAGE_LAYER_MEDIA_TYPE, content)).collect();
+        let diff_ids: Vec<String> = layers.iter().map(|layer| layer.digest.to_string()).collect();
+        let config = json!({
+            "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        let config = descriptor(IMAGE_CONFIG_MEDIA_TYPE, Content::bytes(config.to_string()));
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_IMAGE_MEDIA_TYPE,
+            "config": written(&config),
+            "layers": layers.iter().map(written).collect::<Vec<_>>(),
+        });
+        let manifest = Bytes::from(manifest.to_string());
+        let digest = Content::bytes(manifest.clone()).digest();
+        (Self { digest, manifest, media_type: OCI_IMAGE_MEDIA_TYPE, config, layers }, blobs)
+    }
+
+    /// The bytes of all its blobs.
+    #[must_use]
+    pub fn blob_bytes(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size_bytes).sum::<u64>() + self.config.size_bytes
+    }
+}
+
+fn written(descriptor: &Descriptor) -> serde_json::Value {
+    json!({
+        "mediaType": descriptor.media_type, "digest": descriptor.digest.to_string(), "size": descriptor.size_bytes,
+    })
+}

@@ -1,0 +1,62 @@
+//! Programs built from Go modules, static, by the machine's Go.
+//!
+//! State: none beyond the cache. Invariant: a module's version is exact, and Go checks its sums. Absent on purpose: other sources of Go itself.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::{cache, run};
+
+/// Programs of one module.
+#[derive(Clone, Copy, Debug)]
+pub struct Module {
+    /// What they are kept as.
+    pub name: &'static str,
+    /// The module's path.
+    pub path: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// Packages below the path, each of which is a program of its last part's name.
+    pub programs: &'static [&'static str],
+    /// A variable that is to hold the version: what the program tells of itself.
+    pub version_variable: &'static str,
+}
+
+impl Module {
+    /// The directory with the programs, built first if this machine doesn't have them yet.
+    ///
+    /// # Errors
+    /// If they can't be built; in one line, with what to do.
+    pub fn programs(&self) -> Result<PathBuf> {
+        cache::provide(&self.cached_name(), |directory| {
+            // Without cgo they are static: no C library has to fit, and no C compiler has to be there.
+            let mut go = Command::new("go");
+            go.args(["install", "-trimpath", "-ldflags", &self.linker_flags()])
+                .args(self.packages())
+                .env("CGO_ENABLED", "0")
+                .env("GOBIN", directory)
+                .env_remove("GOFLAGS");
+            run(&mut go, "it takes Go and its module proxy")
+        })
+    }
+
+    /// Whether they are in the cache.
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        cache::is_cached(&self.cached_name())
+    }
+
+    fn cached_name(&self) -> String {
+        format!("{}-{}", self.name, self.version)
+    }
+
+    fn linker_flags(&self) -> String {
+        format!("-s -w -X {}={}", self.version_variable, self.version)
+    }
+
+    fn packages(&self) -> impl Iterator<Item = String> {
+        self.programs.iter().map(|program| format!("{}/{program}@{}", self.path, self.version))
+    }
+}
