@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{TryStreamExt, stream};
+use serde_json::Value;
 use shoal_agent::pull::{Client, PARALLEL_BLOBS, Platform, Progress, PullError};
 use shoal_oci::ImageName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -120,6 +121,14 @@ impl Node {
     /// Whether it serves.
     pub async fn is_ready(&self) -> bool {
         page(self.admin, "/readyz").await.is_ok()
+    }
+
+    /// What its exchange has seen, as it was a second ago at most.
+    ///
+    /// # Errors
+    /// If it doesn't tell.
+    pub async fn exchange(&self) -> Result<Value> {
+        serde_json::from_str(&page(self.admin, "/debug/swarms").await?).context("an agent's page can't be read")
     }
 
     /// Bytes that it got from peers and from the origin, if it tells.

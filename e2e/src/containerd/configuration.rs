@@ -21,7 +21,7 @@ pub(super) fn text(version: Version, directory: &Path, certs: &Path) -> String {
     ]
     .map(|path| path.display().to_string());
     let certs = certs.display();
-    // What a file of version 2 says 2.x reads, but the plugins have other names there.
+    // 2.x reads files of version 2 as well, but some plugins have other names there.
     let (file_version, plugins) = match version {
         Version::V1_6 => (
             2,
@@ -42,7 +42,7 @@ pub(super) fn text(version: Version, directory: &Path, certs: &Path) -> String {
         ),
     };
     format!(
-        "version = {file_version}\nroot = \"{root}\"\nstate = \"{state}\"\n\n[grpc]\n  address = \"{socket}\"\n\n\
+        "version = {file_version}\nimports = []\nroot = \"{root}\"\nstate = \"{state}\"\n\n[grpc]\n  address = \"{socket}\"\n\n\
          [plugins.\"io.containerd.internal.v1.opt\"]\n  path = \"{opt}\"\n{plugins}"
     )
 }

@@ -12,8 +12,9 @@ async fn a_pull_whose_agent_is_killed_succeeds_through_the_origin() {
         let mut world = World::new(&format!("kill-{}", programs.version()), 16 << 20, "").await;
         for percent in [5, 50, 90] {
             let (image, name) = world.push(&format!("v{percent}"), &LAYERS, percent);
-            let node = world.agent(&format!("node-{percent}")).await;
-            let containerd = world.containerd(&format!("containerd-{percent}"), &programs, &node).await;
+            let node = world.node(&format!("node-{percent}"));
+            let containerd = world.containerd(&node, &programs).await;
+            world.agent(&node).await;
             let (before, enough) = (world.origin.blob_traffic().body_bytes, image.blob_bytes() * percent / 100);
             let pulled = {
                 let containerd = containerd.clone();

@@ -4,4 +4,5 @@
 //! it. What isn't there is said, and skipped.
 
 mod kill;
+mod lies;
 mod world;

@@ -68,30 +68,27 @@ impl World {
         (image, name)
     }
 
-    /// Starts an agent with nothing in its store.
-    pub(crate) async fn agent(&mut self, name: &str) -> Node {
+    /// A node with nothing on it. Nothing of it runs yet.
+    pub(crate) fn node(&self, name: &str) -> Node {
         let ports = nodes::free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST), 3).unwrap();
-        let node = Node {
-            name: name.to_owned(),
-            mirror: ports[0],
-            peers: ports[1],
-            admin: ports[2],
-            data: self.directory.join(name),
-            rate: None,
-        };
-        self.fleet.start(name, &agent(node.command(Path::new(LAB), &self.tracker))).unwrap();
-        self.fleet.until(name, LONG, async || node.is_ready().await).await.unwrap();
-        node
+        let data = self.directory.join(name);
+        Node { name: name.to_owned(), mirror: ports[0], peers: ports[1], admin: ports[2], data, rate: None }
     }
 
-    /// Starts a containerd with nothing in it, whose pulls go through the agent's mirror.
-    pub(crate) async fn containerd(&mut self, name: &str, programs: &Programs, beside: &Node) -> Containerd {
-        let containerd = Containerd::new(programs, &self.directory.join(name)).unwrap();
+    /// Starts a node's agent.
+    pub(crate) async fn agent(&mut self, node: &Node) {
+        self.fleet.start(&node.name, &agent(node.command(Path::new(LAB), &self.tracker))).unwrap();
+        self.fleet.until(&node.name, LONG, async || node.is_ready().await).await.unwrap();
+    }
+
+    /// Starts a node's containerd, whose pulls go through the agent's mirror.
+    pub(crate) async fn containerd(&mut self, node: &Node, programs: &Programs) -> Containerd {
+        let name = format!("containerd-of-{}", node.name);
+        let containerd = Containerd::new(programs, &self.directory.join(&name)).unwrap();
         let registry = self.origin.name().to_string();
-        containerd.ask_mirror(&[LAB.into(), "agent".into()], beside.mirror, &registry).unwrap();
-        self.fleet.start(&format!("{name}-log"), &containerd.command()).unwrap();
-        let ready = async || containerd.is_ready().await;
-        self.fleet.until(&format!("{name}-log"), LONG, ready).await.unwrap();
+        containerd.ask_mirror(&[LAB.into(), "agent".into()], node.mirror, &registry).unwrap();
+        self.fleet.start(&name, &containerd.command()).unwrap();
+        self.fleet.until(&name, LONG, async || containerd.is_ready().await).await.unwrap();
         containerd
     }
 
@@ -103,7 +100,7 @@ impl World {
 }
 
 /// Waits for a condition.
-pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let held = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(2)).await;
