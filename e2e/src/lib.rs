@@ -12,6 +12,7 @@ pub mod figures;
 pub mod lab;
 pub mod nodes;
 pub mod processes;
+pub mod registry;
 pub mod scratch;
 pub mod tools;
 pub mod units;

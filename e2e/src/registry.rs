@@ -1,0 +1,154 @@
+//! Debian's docker-registry with a generated image in it: the origin as people run it.
+//!
+//! ```text
+//!   docker/registry/v2/blobs/sha256/AB/ABCD…/data
+//!                     /repositories/NAME/_layers/sha256/ABCD…/link                        "sha256:ABCD…"
+//!                                       /_manifests/revisions/sha256/ABCD…/link
+//!                                       /_manifests/tags/TAG/current/link
+//!                                       /_manifests/tags/TAG/index/sha256/ABCD…/link
+//! ```
+//!
+//! State: a directory; the process belongs to who starts the command. Invariant: what it serves was written before it starts.
+//! Absent on purpose: pushing. The registry's storage is a format of its own that has stayed the same for ten years.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use shoal_oci::testing::{Content, Image};
+use shoal_types::Digest;
+
+use crate::tools::debian;
+
+/// How much is generated at a time.
+const PIECE: usize = 1 << 20;
+
+/// A registry that can be started.
+#[derive(Clone, Debug)]
+pub struct DockerRegistry {
+    program: PathBuf,
+    directory: PathBuf,
+}
+
+impl DockerRegistry {
+    /// An empty one in a directory of its own, which is made.
+    ///
+    /// # Errors
+    /// If the program can't be had, or the directory not be written.
+    pub fn new(directory: &Path, listen: SocketAddr) -> Result<Self> {
+        let program = debian::package("docker-registry")?.join("usr/bin/docker-registry");
+        let registry = Self { program, directory: directory.to_owned() };
+        let text = format!(
+            "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: false}}}}\n\
+             storage:\n  filesystem: {{rootdirectory: \"{}\", maxthreads: 200}}\n  cache: {{blobdescriptor: inmemory}}\n\
+             http: {{addr: \"{listen}\"}}\n",
+            registry.storage().display()
+        );
+        write(&registry.configuration(), text.as_bytes())?;
+        Ok(registry)
+    }
+
+    /// Generates an image and writes it into the storage.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn store(&self, repository: &str, tag: &str, layer_bytes: &[u64], seed: u64) -> Result<Image> {
+        let (image, blobs) = Image::generate(layer_bytes, seed);
+        let root = self.storage().join("docker/registry/v2");
+        let of_image = root.join("repositories").join(repository);
+        let manifest = Content::bytes(image.manifest.clone());
+        for (digest, content) in
+            blobs.iter().map(|(digest, content)| (digest, content)).chain([(&image.digest, &manifest)])
+        {
+            let hex = hex(digest);
+            write_content(&root.join("blobs/sha256").join(&hex[..2]).join(&hex).join("data"), content)?;
+            link(&of_image.join("_layers"), digest)?;
+        }
+        link(&of_image.join("_manifests/revisions"), &image.digest)?;
+        let of_tag = of_image.join("_manifests/tags").join(tag);
+        link(&of_tag.join("index"), &image.digest)?;
+        write(&of_tag.join("current/link"), image.digest.to_string().as_bytes())?;
+        Ok(image)
+    }
+
+    /// Its command line.
+    #[must_use]
+    pub fn command(&self) -> Vec<OsString> {
+        vec![self.program.clone().into(), "serve".into(), self.configuration().into()]
+    }
+
+    fn storage(&self) -> PathBuf {
+        self.directory.join("storage")
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.directory.join("registry.yaml")
+    }
+}
+
+fn link(directory: &Path, digest: &Digest) -> Result<()> {
+    write(&directory.join("sha256").join(hex(digest)).join("link"), digest.to_string().as_bytes())
+}
+
+/// Generated images are SHA-256's.
+fn hex(digest: &Digest) -> String {
+    digest.to_string().replace("sha256:", "")
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    create(path)?.write_all(bytes).with_context(|| path.display().to_string())
+}
+
+fn write_content(path: &Path, content: &Content) -> Result<()> {
+    let mut file = BufWriter::new(create(path)?);
+    let mut offset = 0;
+    while offset < content.len() {
+        let piece = content.read(offset, PIECE);
+        file.write_all(&piece).with_context(|| path.display().to_string())?;
+        offset += piece.len() as u64;
+    }
+    file.flush().with_context(|| path.display().to_string())
+}
+
+fn create(path: &Path) -> Result<File> {
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(path));
+    made.with_context(|| format!("{} can't be written", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shoal_agent::pull::{Client, Progress};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::nodes;
+    use crate::processes::Fleet;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_image_that_is_written_into_the_storage_can_be_pulled() {
+        let directory = std::env::temp_dir().join(format!("shoal-e2e-registry-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let listen = nodes::free_ports([127, 0, 0, 1].into(), 1).unwrap()[0];
+        let registry = match DockerRegistry::new(&directory, listen) {
+            Ok(registry) => registry,
+            Err(error) => return eprintln!("SKIPPED: {error:#}"),
+        };
+        let image = registry.store("lab/image", "1", &[70_000, 2_000_000], 3).unwrap();
+        let mut fleet = Fleet::new(&directory);
+        fleet.start("registry", &registry.command()).unwrap();
+        let listens = async || TcpStream::connect(listen).await.is_ok();
+        fleet.until("registry", Duration::from_secs(30), listens).await.unwrap();
+        let client = Client::new(format!("http://{listen}").parse().unwrap(), None);
+        let progress = Progress::default();
+        // Every byte is verified on its way.
+        nodes::pull(&client, &format!("{listen}/lab/image:1").parse().unwrap(), &progress).await.unwrap();
+        assert_eq!(image.blob_bytes(), image.config.size_bytes + 2_070_000);
+        fleet.end().await;
+        fs::remove_dir_all(directory).unwrap();
+    }
+}
