@@ -2,11 +2,10 @@
 //!
 //! State: a child and its log for each. Invariants: each is in a process group of its own, so that Ctrl-C reaches only us and we decide the
 //! order; each is ended by its id, while its parent still holds it, so the id can't be another's; a fleet that is dropped leaves none.
-//! Absent on purpose: restarts. A process that ends ends the run.
+//! Absent on purpose: restarts. A process that ends ends the run, unless it was parted with before.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -133,31 +132,29 @@ impl Fleet {
         }
     }
 
-    /// Kills one, as a crash would, and waits until it is gone: from then on nobody misses it.
+    /// Takes these processes out, into a fleet of their own: this one no longer minds their death.
     ///
     /// # Errors
-    /// If there is none of this name, or it had ended before.
-    pub async fn kill(&mut self, name: &str) -> Result<()> {
-        let ix = self.members.iter().position(|member| member.name == name);
-        let mut member = self.members.remove(ix.with_context(|| format!("no {name} runs"))?);
-        signal(&member.child, Signal::KILL);
-        let status = member.child.wait().await.with_context(|| format!("{name} can't be waited for"))?;
-        if status.signal() == Some(Signal::KILL.as_raw()) {
-            return Ok(());
+    /// If one of them isn't here.
+    pub fn part(&mut self, names: &[String]) -> Result<Self> {
+        let mut parted = Self::new(&self.logs);
+        for name in names {
+            let at = self.members.iter().position(|member| member.name == *name);
+            let at = at.with_context(|| format!("there is no {name} to part with"))?;
+            parted.members.push(self.members.swap_remove(at));
         }
-        Err(anyhow!("{name} ended before it was killed ({status}){}", tail(&member.log)))
+        Ok(parted)
     }
 
-    /// Ends one in order: SIGTERM, and SIGKILL if it doesn't follow in time.
-    ///
-    /// # Errors
-    /// If there is none of this name.
-    pub async fn end_one(&mut self, name: &str) -> Result<()> {
-        let ix = self.members.iter().position(|member| member.name == name);
-        let member = self.members.remove(ix.with_context(|| format!("no {name} runs"))?);
-        signal(&member.child, Signal::TERM);
-        end_until(member, Instant::now() + PATIENCE).await;
-        Ok(())
+    /// SIGKILL to all, as a crash would end them.
+    pub async fn kill(&mut self) {
+        for member in &self.members {
+            signal(&member.child, Signal::KILL);
+        }
+        for mut member in self.members.drain(..) {
+            // A killed process ends; what it returns is of no interest.
+            let _ = member.child.wait().await;
+        }
     }
 
     /// Ends all: SIGTERM, and SIGKILL to who doesn't follow in time.
@@ -166,17 +163,13 @@ impl Fleet {
             signal(&member.child, Signal::TERM);
         }
         let deadline = Instant::now() + PATIENCE;
-        for member in self.members.drain(..) {
-            end_until(member, deadline).await;
+        for mut member in self.members.drain(..) {
+            if tokio::time::timeout_at(deadline, member.child.wait()).await.is_err() {
+                signal(&member.child, Signal::KILL);
+                // A killed process ends; what it returns is of no interest.
+                let _ = member.child.wait().await;
+            }
         }
-    }
-}
-
-async fn end_until(mut member: Member, deadline: Instant) {
-    if tokio::time::timeout_at(deadline, member.child.wait()).await.is_err() {
-        signal(&member.child, Signal::KILL);
-        // A killed process ends; what it returns is of no interest.
-        let _ = member.child.wait().await;
     }
 }
 
@@ -225,27 +218,6 @@ mod tests {
         assert_eq!(error, expected);
         let failed = fleet.during(async { Err::<(), _>(anyhow!("connection reset")) }).await;
         assert_eq!(failed.unwrap_err().to_string(), expected, "the reason, not what follows from it");
-        fleet.end().await;
-        fs::remove_dir_all(logs).unwrap();
-    }
-
-    #[tokio::test]
-    async fn who_was_killed_or_ended_is_missed_by_nobody() {
-        let logs = directory("killed");
-        let mut fleet = Fleet::new(&logs);
-        for name in ["a", "b", "c"] {
-            fleet.start(name, &shell("exec sleep 1000")).unwrap();
-        }
-        fleet.kill("a").await.unwrap();
-        fleet.end_one("b").await.unwrap();
-        fleet.check().unwrap();
-        assert_eq!(fleet.kill("a").await.unwrap_err().to_string(), "no a runs");
-        let early = fleet.start("early", &shell("exit 4")).unwrap();
-        while !fs::read_to_string(format!("/proc/{early}/stat")).unwrap().contains(") Z ") {
-            sleep(LOOK).await;
-        }
-        let ended = fleet.kill("early").await.unwrap_err().to_string();
-        assert_eq!(ended, "early ended before it was killed (exit status: 4), and its log is empty");
         fleet.end().await;
         fs::remove_dir_all(logs).unwrap();
     }

@@ -173,10 +173,7 @@ async fn start_agents(places: &Places, directory: &Path, program: &Path, fleet: 
         };
         pids.push(fleet.start(&node.name, &place.within(&node.command(program, &tracker)))?);
     }
-    let jobs = places
-        .nodes
-        .iter()
-        .map(|place| Job::start(place, &Worker::Ready { address: ADMIN, page: "/readyz".to_owned() }));
+    let jobs = places.nodes.iter().map(|place| Job::start(place, &Worker::Ready { admin: ADMIN }));
     let mut jobs = jobs.collect::<Result<Vec<_>>>()?;
     let all = async { try_join_all(jobs.iter_mut().map(Job::line)).await };
     let waited = fleet.during(async { timeout(READY, all).await.context("the agents aren't ready in time")? }).await;

@@ -32,9 +32,9 @@ pub(crate) enum Worker {
     /// A client: says `ready`, waits for a line, pulls, says `done`.
     #[command(hide = true)]
     Client { mirror: MirrorUrl, image: ImageName },
-    /// Waits until this page is there, and says `ready`.
+    /// Waits until an agent serves, and says `ready`.
     #[command(hide = true)]
-    Ready { address: SocketAddr, page: String },
+    Ready { admin: SocketAddr },
     /// The agent, for this package's tests: of all programs they find only this package's.
     #[command(hide = true)]
     Agent {
@@ -70,8 +70,8 @@ impl Worker {
                 let line = [OsString::from("shoal-agent")].into_iter().chain(arguments.iter().cloned());
                 Ok(Box::pin(Cli::parse_from(line).execute()).await?)
             }
-            Self::Ready { address, page } => {
-                while nodes::page(*address, page).await.is_err() {
+            Self::Ready { admin } => {
+                while nodes::page(*admin, "/readyz").await.is_err() {
                     sleep(Duration::from_millis(50)).await;
                 }
                 println!("ready");
@@ -97,7 +97,7 @@ impl Worker {
             Self::Client { mirror, image } => {
                 vec!["client".into(), mirror.to_string().into(), image.to_string().into()]
             }
-            Self::Ready { address, page } => vec!["ready".into(), address.to_string().into(), page.into()],
+            Self::Ready { admin } => vec!["ready".into(), admin.to_string().into()],
             Self::Agent { arguments } => {
                 [OsString::from("agent")].into_iter().chain(arguments.iter().cloned()).collect()
             }
@@ -170,7 +170,7 @@ mod tests {
                 mirror: "http://10.77.0.1:5000".parse().unwrap(),
                 image: "r.io/lab/image:1".parse().unwrap(),
             },
-            Worker::Ready { address, page: "/readyz".to_owned() },
+            Worker::Ready { admin: address },
             Worker::Agent { arguments: ["run", "--data-dir", "/d"].map(OsString::from).into() },
             Worker::Send { listen: address, bytes: 5 },
             Worker::Receive { from: address },

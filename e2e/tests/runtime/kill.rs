@@ -23,7 +23,8 @@ async fn a_pull_whose_agent_is_killed_succeeds_through_the_origin() {
             let origin = &world.origin;
             until("the pull begins", async || origin.blob_traffic().body_bytes - before >= enough).await;
             assert!(!pulled.is_finished(), "it is in the middle");
-            world.fleet.kill(&node.name).await.unwrap();
+            world.fleet.check().unwrap();
+            world.fleet.part(&[node.name]).unwrap().kill().await;
             timeout(LONG, pulled).await.expect("it ends").unwrap().unwrap();
             assert_whole(&containerd.kept().audit().unwrap(), &image);
         }
