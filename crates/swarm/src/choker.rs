@@ -180,6 +180,7 @@ impl Engine {
             }
             self.timers.slots = self.timers.slots.min(now + idle);
         }
+        self.tell_partner(from);
         let peer = self.peers.at_mut(from.slot);
         peer.chokes_us = false;
         peer.useless_since = Some(now);
@@ -301,6 +302,7 @@ impl Engine {
         if choked {
             self.set_choked_silently(handle);
         } else {
+            self.tell_partner(handle);
             self.peers.at_mut(handle.slot).choked = false;
         }
         self.act(Action::Send { to: Recipients::One(handle), message });

@@ -1,9 +1,16 @@
 //! Who has what: joins, haves, and chunks that have become ours.
 //!
 //! State: the chunks that the neighbours have not been told yet (in `transfer`).
-//! Invariants: only verified chunks are told; every member is told every chunk once, in batches at most every `have_interval`.
+//!
+//! Partners, that is who has a place here or serves us, are told at once: they ask for it next, or need not send it. The others choose
+//! whom to ask and what is rare by it, which a few chunks more or less don't change: they are told [`LATER`] chunks at a time. With
+//! forty neighbours that is a third of the messages.
+//!
+//! Invariants: only verified chunks are told; every member is told every chunk once, in batches at most every `have_interval`; a
+//! member that becomes a partner is told first.
 //! Absent on purpose: acting on it (`requests`, `serve`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +21,19 @@ use crate::action::{Action, Recipients};
 use crate::engine::{Engine, Violation};
 use crate::peer::{BlobSlot, PeerHandle};
 use crate::transfer::{ChunkState, Transfer};
+
+/// Chunks that those who aren't partners are told together …
+const LATER: usize = 8;
+
+/// … but no later than this: links on which eight chunks take longer carry a message for each of them easily.
+const LATEST: Duration = Duration::from_millis(100);
+
+/// Whom to tell.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    Partners,
+    Everyone,
+}
 
 impl Engine {
     pub(crate) fn handle_join(
@@ -99,11 +119,16 @@ impl Engine {
         let transfer = self.transfer_mut(slot);
         transfer.set_state(chunk, ChunkState::Have);
         transfer.progressed = now;
+        if transfer.untold.is_empty() {
+            transfer.untold_since = now;
+        }
         transfer.untold.push(chunk);
         let due = transfer.told + interval;
         let complete = transfer.have.is_full();
-        if due <= now || complete {
-            self.tell(now, slot);
+        if complete {
+            self.tell(now, slot, Audience::Everyone);
+        } else if due <= now {
+            self.tell_due(now, slot);
         } else {
             self.timers.tell = self.timers.tell.min(due);
         }
@@ -123,12 +148,23 @@ impl Engine {
             }
             let due = transfer.told + self.have_interval(slot);
             if due <= now {
-                self.tell(now, slot);
-            } else {
-                next = next.min(due);
+                self.tell_due(now, slot);
+            }
+            let transfer = self.transfer(slot);
+            if !transfer.untold.is_empty() {
+                next = next.min(if due <= now { transfer.untold_since + LATEST } else { due });
             }
         }
         self.timers.tell = next;
+    }
+
+    /// A neighbour becomes a partner: it is told what the others aren't told yet.
+    pub(crate) fn tell_partner(&mut self, peer: PeerHandle) {
+        for slot in self.slots() {
+            if let Some(member) = self.transfer(slot).member(peer.slot) {
+                self.tell_members(slot, &[member]);
+            }
+        }
     }
 
     /// Tells every neighbour what we have and who we are in this swarm.
@@ -168,6 +204,7 @@ impl Engine {
         }
         let transfer = self.transfer_mut(slot);
         transfer.untold.clear();
+        transfer.members.iter_mut().for_each(|member| member.told = 0);
         transfer.progressed = now;
         transfer.duplicates = 0;
         let waiting: Vec<(PeerHandle, ChunkIndex)> = self
@@ -191,19 +228,53 @@ impl Engine {
         self.config.have_interval.max(Duration::from_nanos(chunk_bytes * 8 / 5))
     }
 
-    fn tell(&mut self, now: Time, slot: BlobSlot) {
-        let load = Load { sources: u8::try_from((self.source_quarters() + 2) / 4).unwrap_or(u8::MAX) };
+    fn tell_due(&mut self, now: Time, slot: BlobSlot) {
+        let transfer = self.transfer(slot);
+        let everyone = transfer.untold.len() >= LATER || transfer.untold_since + LATEST <= now;
+        if !everyone {
+            self.timers.tell = self.timers.tell.min(transfer.untold_since + LATEST);
+        }
+        self.tell(now, slot, if everyone { Audience::Everyone } else { Audience::Partners });
+    }
+
+    fn tell(&mut self, now: Time, slot: BlobSlot, audience: Audience) {
+        let transfer = self.transfer(slot);
+        let partner = |peer: u16| {
+            let peer = self.peers.at(peer);
+            !peer.choked || !peer.chokes_us
+        };
+        let members = (0..transfer.members.len())
+            .filter(|member| audience == Audience::Everyone || partner(transfer.members[*member].peer));
+        let members: Vec<usize> = members.collect();
+        self.tell_members(slot, &members);
         let transfer = self.transfer_mut(slot);
         transfer.told = now;
-        let chunks: Arc<[ChunkIndex]> = transfer.untold.drain(..).collect();
-        let key = transfer.blob.key();
-        let members: Vec<u16> = transfer.members.iter().map(|member| member.peer).collect();
-        if members.is_empty() || chunks.is_empty() {
-            return;
+        if audience == Audience::Everyone {
+            transfer.untold.clear();
+            transfer.members.iter_mut().for_each(|member| member.told = 0);
         }
-        let to = members.into_iter().map(|peer| self.peers.handle_at(peer)).collect();
-        let message = PeerMessage::Have { key, chunks, load };
-        self.act(Action::Send { to: Recipients::Many(to), message });
+    }
+
+    /// Tells these members what they haven't been told, with one message for all that have been told alike.
+    fn tell_members(&mut self, slot: BlobSlot, members: &[usize]) {
+        let load = Load { sources: u8::try_from((self.source_quarters() + 2) / 4).unwrap_or(u8::MAX) };
+        let transfer = self.transfer_mut(slot);
+        let key = transfer.blob.key();
+        let all = transfer.untold.len();
+        let mut alike: BTreeMap<usize, Vec<u16>> = BTreeMap::new();
+        for &member in members {
+            let member = &mut transfer.members[member];
+            if member.told < all {
+                alike.entry(member.told).or_default().push(member.peer);
+                member.told = all;
+            }
+        }
+        for (told, peers) in alike {
+            let chunks: Arc<[ChunkIndex]> = self.transfer(slot).untold[told..].into();
+            let to = peers.into_iter().map(|peer| self.peers.handle_at(peer)).collect();
+            let message = PeerMessage::Have { key, chunks, load };
+            self.act(Action::Send { to: Recipients::Many(to), message });
+        }
     }
 
     fn complete(&mut self, now: Time, slot: BlobSlot) {

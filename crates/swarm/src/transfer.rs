@@ -62,6 +62,8 @@ pub(crate) struct Member {
     /// Chunks that it said to have and then hadn't.
     pub(crate) false_claims: u16,
     pub(crate) count: u32,
+    /// How many of the untold chunks it has been told.
+    pub(crate) told: usize,
 }
 
 /// One blob.
@@ -86,8 +88,10 @@ pub(crate) struct Transfer {
     /// A chunk was verified last.
     pub(crate) progressed: Time,
     pub(crate) duplicates: u32,
-    /// New chunks that the members have not been told.
+    /// New chunks that not all members have been told.
     pub(crate) untold: Vec<ChunkIndex>,
+    /// When the first of them was new.
+    pub(crate) untold_since: Time,
     pub(crate) told: Time,
     pub(crate) bytes_from_peers: u64,
     pub(crate) bytes_from_origin: u64,
@@ -136,6 +140,7 @@ impl Transfer {
             progressed: now,
             duplicates: 0,
             untold: Vec::new(),
+            untold_since: now,
             told: Time::ZERO,
             bytes_from_peers: 0,
             bytes_from_origin: 0,
@@ -222,6 +227,7 @@ impl Transfer {
                     outstanding: 0,
                     false_claims: 0,
                     count: 0,
+                    told: 0,
                 });
                 // A bitmap at a time: neighbours come rarely, and half a table of spare bitmaps is a lot.
                 self.bits.reserve_exact(self.words);

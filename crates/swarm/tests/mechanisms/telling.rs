@@ -7,14 +7,18 @@ use shoal_types::Time;
 use shoal_wire::{JoinFlags, PeerMessage};
 
 use crate::common::solo::Solo;
-use crate::common::{asking_for, set, text, us};
+use crate::common::{asking_for, credit, ms, set, text, us};
 
 fn haves(solo: &mut Solo, puppet: usize) -> Vec<Vec<u32>> {
+    haves_of(solo.news().said_to(puppet))
+}
+
+fn haves_of(said: Vec<PeerMessage>) -> Vec<Vec<u32>> {
     let have = |message| match message {
         PeerMessage::Have { chunks, .. } => Some(chunks.iter().map(|chunk| chunk.get()).collect()),
         _ => None,
     };
-    solo.news().said_to(puppet).into_iter().filter_map(have).collect()
+    said.into_iter().filter_map(have).collect()
 }
 
 fn joins(solo: &mut Solo, puppet: usize) -> Vec<(String, JoinFlags)> {
@@ -85,6 +89,37 @@ fn without_an_interval_each_chunk_is_told_as_it_comes() {
         // Two chunks of 64 KiB take a link of 10 Gbit/s 105 µs; what comes faster is told in twos.
         solo.wait(us(105));
     }
+}
+
+#[test]
+fn partners_are_told_at_once_and_the_others_eight_chunks_at_a_time_or_in_the_end() {
+    let mut solo = Solo::new(Config { have_interval: us(0), ..credit(1, 4) }, &".".repeat(40));
+    let source = solo.source(&"*".repeat(40));
+    let others: Vec<usize> = (0..2).map(|_| solo.neighbour(&".".repeat(40))).collect();
+    let mut owed = solo.asked();
+    let mut tell = |solo: &mut Solo, count: usize| {
+        let mut told = [0, 1].map(|_| Vec::new());
+        for _ in 0..count {
+            let (_, index) = owed.remove(0);
+            solo.delivers(source, index);
+            solo.wait(ms(1));
+            let news = solo.news_keeping(&mut owed);
+            for (told, other) in told.iter_mut().zip(&others) {
+                told.extend(haves_of(news.said_to(*other)).into_iter().map(|chunks| chunks.len()));
+            }
+        }
+        told.sort_by_key(Vec::len);
+        told
+    };
+    let [other, partner] = tell(&mut solo, 16);
+    assert_eq!(partner, [1; 16]);
+    assert_eq!(other, [8, 8]);
+    let [other, partner] = tell(&mut solo, 3);
+    assert_eq!((other, partner), (vec![], vec![1; 3]));
+    solo.wait(ms(100));
+    let news = solo.news();
+    let late = others.iter().flat_map(|other| haves_of(news.said_to(*other)));
+    assert_eq!(late.map(|chunks| chunks.len()).collect::<Vec<_>>(), [3]);
 }
 
 #[test]
