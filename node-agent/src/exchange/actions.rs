@@ -86,10 +86,10 @@ impl Room {
 
     fn send_chunk(&mut self, to: PeerHandle, key: BlobKey, chunk: ChunkIndex) {
         let (Some(net), Some(peer)) = (&self.net, self.connections.get(&to)) else { return };
-        let Some(range) = self.blobs.get(&key.digest).and_then(|blob| blob.info.geometry.byte_range(chunk)) else {
-            return;
-        };
-        let source = Stored::new(Arc::clone(&self.desk.store), key, range.start, range.len);
+        let Some(blob) = self.blobs.get(&key.digest) else { return };
+        let Some(range) = blob.info.geometry.byte_range(chunk) else { return };
+        let bytes = range.start..range.start + u64::from(range.len);
+        let source = Stored::new(self.desk.reads.clone(), blob.info, bytes);
         net.peers.send_chunk(*peer, key, chunk, range.len, source);
     }
 
@@ -105,10 +105,10 @@ impl Room {
         let before = before.unwrap_or_else(|| Link::initial(info.digest.algorithm()));
         tokio::task::spawn_blocking(move || {
             let outcome = match verify_chunk(&info, chunk, &bytes, before, after) {
-                Ok(proof) => match shelf.keep(&proof, &bytes) {
-                    Ok(true) => Outcome::Right,
+                Ok(proof) => match shelf.keep(&proof, bytes) {
+                    Ok(Some(kept)) => Outcome::Right(kept),
                     // Removed meanwhile, or begun anew: nobody waits for it.
-                    Ok(false) | Err(StoreError::Absent) => Outcome::Stale,
+                    Ok(None) | Err(StoreError::Absent) => Outcome::Stale,
                     Err(error) => {
                         tracing::warn!(%error, digest = %info.digest, %chunk, "a chunk can't be kept");
                         Outcome::NoRoom
@@ -125,10 +125,8 @@ impl Room {
         let now = self.now();
         let (key, chunk) = (ticket.key(), ticket.chunk());
         match outcome {
-            Outcome::Right => {
-                if let Some(blob) = self.blobs.get(&key.digest).filter(|blob| blob.info.key() == key) {
-                    blob.shared.got(chunk);
-                }
+            Outcome::Right(kept) => {
+                self.publish_chunk(key, chunk, kept);
                 self.engine.handle_verified(now, ticket, true);
             }
             Outcome::Wrong => self.engine.handle_verified(now, ticket, false),
@@ -177,11 +175,9 @@ impl Room {
         let now = self.now();
         let blob = self.blobs.get(&key.digest).filter(|blob| blob.info.key() == key);
         match fetched {
-            Fetched::Chunk { epoch, chunk, bytes, links, merged } => {
-                self.desk.traffic.from_origin.fetch_add(bytes, Ordering::Relaxed);
-                if let Some(blob) = blob {
-                    blob.shared.got(chunk);
-                }
+            Fetched::Chunk { epoch, chunk, kept, links, merged } => {
+                self.desk.traffic.from_origin.fetch_add(kept.bytes.len() as u64, Ordering::Relaxed);
+                self.publish_chunk(key, chunk, kept);
                 self.engine.handle_origin_chunk(now, key, epoch, chunk, links.as_deref());
                 if let Some(merged) = merged {
                     self.engine.handle_merged_links(now, key, &merged);
@@ -265,6 +261,7 @@ impl Room {
         self.stop_run(key);
         self.engine.stop(now, key);
         self.held.retain(|(of, _), _| *of != key);
+        self.desk.reads.forget(key);
         let info = BlobInfo { digest: key.digest, geometry };
         let begun = self.desk.store.remove(&key).and_then(|_| self.desk.store.begin(info));
         match begun {

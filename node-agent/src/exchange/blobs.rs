@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use bytes::Bytes;
 use shoal_chain::{ChunkProof, VerifiedLinks};
 use shoal_store::{Store, StoreError, StoredBlob};
 use shoal_swarm::StartBlob;
@@ -28,14 +29,21 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// Keeps a chunk; whether its links still hold.
-    pub(super) fn keep(&self, proof: &ChunkProof, bytes: &[u8]) -> Result<bool, StoreError> {
+    /// Keeps a chunk, if its links still hold.
+    pub(super) fn keep(&self, proof: &ChunkProof, bytes: Bytes) -> Result<Option<Kept>, StoreError> {
         let generation = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         if *generation != self.generation {
-            return Ok(false);
+            return Ok(None);
         }
-        self.store.keep(proof, bytes).map(|()| true)
+        self.store.keep(proof, &bytes)?;
+        Ok(Some(Kept { bytes, generation: self.generation }))
     }
+}
+
+/// A chunk that is in the store.
+pub(super) struct Kept {
+    pub(super) bytes: Bytes,
+    generation: u64,
 }
 
 /// A blob, as far as the engine doesn't know it.
@@ -55,8 +63,11 @@ pub(super) struct Blob {
 
 impl Blob {
     pub(super) fn shelf(&self, store: &Arc<dyn Store>) -> Shelf {
-        let generation = *self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        Shelf { store: Arc::clone(store), gate: Arc::clone(&self.gate), generation }
+        Shelf { store: Arc::clone(store), gate: Arc::clone(&self.gate), generation: self.generation() }
+    }
+
+    fn generation(&self) -> u64 {
+        *self.gate.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,7 +88,7 @@ impl Room {
         let StoredBlob { blob, verified, sealed, .. } = stored;
         // There was room for it, so there may be for what a lead fetches.
         self.engine.set_can_lead(true);
-        let shared = Arc::new(Shared::new(Arc::clone(&self.desk.store), blob, verified.clone(), sealed));
+        let shared = Arc::new(Shared::new(self.desk.reads.clone(), blob, verified.clone(), sealed));
         self.desk.publish(blob.digest, &shared);
         let entry = Blob {
             info: blob,
@@ -99,6 +110,15 @@ impl Room {
         shared
     }
 
+    /// A chunk may be read, unless its links were withdrawn since it was kept.
+    pub(super) fn publish_chunk(&self, key: BlobKey, chunk: ChunkIndex, kept: Kept) {
+        let blob = self.blobs.get(&key.digest).filter(|blob| blob.info.key() == key);
+        if let Some(blob) = blob.filter(|blob| blob.generation() == kept.generation) {
+            self.desk.reads.kept(key, chunk, kept.bytes);
+            blob.shared.got(chunk);
+        }
+    }
+
     /// Leaves a blob's swarm and tells its readers why.
     pub(super) fn forget(&mut self, digest: Digest, why: TransferError) {
         let Some(blob) = self.blobs.remove(&digest) else { return };
@@ -107,6 +127,7 @@ impl Room {
         self.stop_run(key);
         self.engine.stop(now, key);
         self.links.forget(key);
+        self.desk.reads.forget(key);
         self.held.retain(|(of, _), _| *of != key);
         if !blob.complete || why != TransferError::Ended {
             blob.shared.failed(why);
@@ -120,6 +141,7 @@ impl Room {
         blob.shared.failed(TransferError::ChainFailed);
         let mut generation = blob.gate.write().unwrap_or_else(PoisonError::into_inner);
         *generation += 1;
+        self.desk.reads.forget(key);
         let fresh = self.desk.store.remove(&key).and_then(|_| self.desk.store.begin(blob.info));
         drop(generation);
         blob.links_kept = 0;
@@ -127,7 +149,7 @@ impl Room {
         self.held.retain(|(of, _), _| *of != key);
         match fresh {
             Ok(stored) => {
-                let shared = Shared::new(Arc::clone(&self.desk.store), stored.blob, stored.verified, false);
+                let shared = Shared::new(self.desk.reads.clone(), stored.blob, stored.verified, false);
                 blob.shared = Arc::new(shared);
                 self.desk.publish(key.digest, &blob.shared);
             }

@@ -19,7 +19,7 @@ use shoal_types::{BlobInfo, BlobKey, ChunkIndex};
 use shoal_wire::OriginFailure;
 use tokio::sync::mpsc;
 
-use super::blobs::Shelf;
+use super::blobs::{Kept, Shelf};
 use super::room::Done;
 use super::{Origins, Source};
 
@@ -44,7 +44,7 @@ pub(super) enum Fetched {
     Chunk {
         epoch: u64,
         chunk: ChunkIndex,
-        bytes: u64,
+        kept: Kept,
         links: Option<Box<VerifiedLinks>>,
         /// The last few links together.
         merged: Option<Box<VerifiedLinks>>,
@@ -110,25 +110,26 @@ async fn run(errand: Errand, done: &mpsc::Sender<Done>) -> Result<(), Trouble> {
         let bytes = coming.split_to(length).freeze();
         let last = chunk == geometry.last_chunk();
         let shelf = shelf.clone();
-        let hashed = tokio::task::spawn_blocking(move || -> Result<(Option<ChainBuilder>, ChunkProof), Trouble> {
-            let mut proof = None;
-            builder.push(&bytes, |complete| proof = Some(complete)).map_err(|_| Trouble::Length)?;
-            let (builder, proof) = match proof {
-                Some(proof) => (Some(builder), proof),
-                None => match builder.finish() {
-                    Ok(proof) => (None, proof),
-                    Err(FinishError::Digest { .. }) => return Err(Trouble::Mismatch),
-                    Err(FinishError::Incomplete { .. }) => return Err(Trouble::Length),
-                },
-            };
-            match shelf.keep(&proof, &bytes) {
-                Ok(true) => Ok((builder, proof)),
-                // Withdrawn meanwhile: whoever started this run has ended it.
-                Ok(false) | Err(StoreError::Absent) => Err(Trouble::Ended),
-                Err(_) => Err(Trouble::Store),
-            }
-        });
-        let (next, proof) = hashed.await.map_err(|_| Trouble::Ended)??;
+        let hashed =
+            tokio::task::spawn_blocking(move || -> Result<(Option<ChainBuilder>, ChunkProof, Kept), Trouble> {
+                let mut proof = None;
+                builder.push(&bytes, |complete| proof = Some(complete)).map_err(|_| Trouble::Length)?;
+                let (builder, proof) = match proof {
+                    Some(proof) => (Some(builder), proof),
+                    None => match builder.finish() {
+                        Ok(proof) => (None, proof),
+                        Err(FinishError::Digest { .. }) => return Err(Trouble::Mismatch),
+                        Err(FinishError::Incomplete { .. }) => return Err(Trouble::Length),
+                    },
+                };
+                match shelf.keep(&proof, bytes) {
+                    Ok(Some(kept)) => Ok((builder, proof, kept)),
+                    // Withdrawn meanwhile: whoever started this run has ended it.
+                    Ok(None) | Err(StoreError::Absent) => Err(Trouble::Ended),
+                    Err(_) => Err(Trouble::Store),
+                }
+            });
+        let (next, proof, kept) = hashed.await.map_err(|_| Trouble::Ended)??;
         let sign = |run| {
             let batch = LinkBatch { blob, epoch, run };
             let signature = identity.sign(&batch.signed_bytes());
@@ -141,7 +142,7 @@ async fn run(errand: Errand, done: &mpsc::Sender<Done>) -> Result<(), Trouble> {
             let bytes = run.iter().flat_map(|(_, link)| link.as_bytes().to_vec()).collect();
             LinkRun::new(blob.digest.algorithm(), run[0].0, bytes).ok().map(sign)
         });
-        let fetched = Fetched::Chunk { epoch, chunk, bytes: length as u64, links, merged };
+        let fetched = Fetched::Chunk { epoch, chunk, kept, links, merged };
         done.send(Done::Fetched { key: blob.key(), fetched }).await.map_err(|_| Trouble::Ended)?;
         match next {
             Some(next) => builder = next,

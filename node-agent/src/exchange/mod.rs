@@ -5,6 +5,7 @@
 //! | [`Exchange::want`] | `start.rs`, then `room.rs`: the one task that owns the engine, and `blobs.rs` |
 //! | frames and chunks from peers | `room.rs`, `chunks.rs` (their bytes), `links.rs` (the signatures of links) |
 //! | replies and directives of the tracker | `announces.rs`; without one `standin.rs` |
+//! | reading what is here | `transfer.rs`, `reads.rs` |
 //! | what the engine wants done | `actions.rs`, `lead.rs` (fetching from the origin) |
 //!
 //! State: the engine and what it needs to be driven; per blob a [`Transfer`] that readers share.
@@ -18,6 +19,7 @@ mod blobs;
 mod chunks;
 mod lead;
 mod links;
+mod reads;
 mod room;
 mod standin;
 mod start;

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Origins;
 use super::announces::Announced;
-use super::blobs::Blob;
+use super::blobs::{Blob, Kept};
 use super::chunks::{Arriving, Chunks, Heard};
 use super::lead::{Fetched, Runs};
 use super::links::Links;
@@ -63,7 +63,7 @@ pub(super) enum Done {
 
 /// What a verification came to.
 pub(super) enum Outcome {
-    Right,
+    Right(Kept),
     Wrong,
     /// The links were withdrawn while it was verified.
     Stale,

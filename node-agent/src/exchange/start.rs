@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::reads::Reads;
 use super::room::Room;
 use super::transfer::{Shared, Transfer};
 use super::{Origins, Wanted};
@@ -86,6 +87,7 @@ pub(super) struct Begun {
 /// What the handle, the room and its tasks share.
 pub(super) struct Desk {
     pub(super) store: Arc<dyn Store>,
+    pub(super) reads: Reads,
     /// The blobs that are exchanged, by digest.
     pub(super) transfers: Mutex<BTreeMap<Digest, Arc<Shared>>>,
     pub(super) ready: AtomicBool,
@@ -162,6 +164,7 @@ impl Exchange {
     ) -> Result<(Self, JoinHandle<()>), shoal_swarm::ConfigError> {
         config.engine.validate()?;
         let desk = Arc::new(Desk {
+            reads: Reads::new(Arc::clone(&store)),
             store,
             transfers: Mutex::default(),
             ready: AtomicBool::new(false),

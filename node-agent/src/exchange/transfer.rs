@@ -13,9 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use shoal_oci::origin::OriginError;
-use shoal_store::{Store, StoreError};
+use shoal_store::StoreError;
 use shoal_types::{BlobInfo, ChunkIndex, ChunkSet, Digest};
 use tokio::sync::watch;
+
+use super::reads::Reads;
 
 /// A piece that is read at once: with a few dozen readers this is some MiB.
 const MOST_AT_ONCE: usize = 256 << 10;
@@ -42,7 +44,7 @@ pub enum TransferError {
 
 /// What the room and the readers share.
 pub(super) struct Shared {
-    store: Arc<dyn Store>,
+    reads: Reads,
     state: Mutex<State>,
     /// Counts the changes of the state.
     changes: watch::Sender<u64>,
@@ -142,34 +144,28 @@ impl Transfer {
     }
 
     async fn read_stored(&self, blob: BlobInfo, offset: u64, length: usize) -> Result<Option<Bytes>, TransferError> {
-        let store = Arc::clone(&self.shared.store);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut bytes = vec![0; length];
-            store.read_at(&blob.key(), offset, &mut bytes).map(|()| Bytes::from(bytes))
-        });
-        match read.await {
-            Ok(Ok(bytes)) => Ok(Some(bytes)),
+        match self.shared.reads.read(&blob, offset, length).await {
+            Ok(bytes) => Ok(Some(bytes)),
             // It was removed in this moment: the state says why, or will.
-            Ok(Err(StoreError::Absent | StoreError::NotVerified { .. })) => {
+            Err(StoreError::Absent | StoreError::NotVerified { .. }) => {
                 if self.shared.state().complete {
                     // Evicted while nobody had it in use.
                     return Err(TransferError::Ended);
                 }
                 Ok(None)
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::warn!(%error, digest = %blob.digest, "a stored blob can't be read");
                 Err(TransferError::Ended)
             }
-            Err(_) => Err(TransferError::Ended),
         }
     }
 }
 
 impl Shared {
-    pub(super) fn new(store: Arc<dyn Store>, blob: BlobInfo, have: ChunkSet, complete: bool) -> Self {
+    pub(super) fn new(reads: Reads, blob: BlobInfo, have: ChunkSet, complete: bool) -> Self {
         let state = State { blob, have, complete, failed: None, origin_error: None };
-        Self { store, state: Mutex::new(state), changes: watch::Sender::new(0) }
+        Self { reads, state: Mutex::new(state), changes: watch::Sender::new(0) }
     }
 
     /// A chunk is verified and kept.

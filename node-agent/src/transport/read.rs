@@ -5,7 +5,7 @@
 //! one piece of a chunk. While the driver or the store is slow nothing is read, so that the sender feels it.
 //! Absent on purpose: what frames mean, beyond what keeps a connection alive.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use shoal_types::{BlobKey, ChunkIndex};
 use shoal_wire::PeerFrame;
 use shoal_wire::codec::{Decoded, decode_frame, encode_frame};
@@ -86,16 +86,13 @@ impl<'a, S: ChunkStore, T: AsyncRead> Reader<'a, S, T> {
         let mut received = shared.store.receive(*node, key, chunk, length);
         shared.tell(Event::ChunkStarted { peer, key, chunk }).await?;
         let mut left = length as usize;
-        let here = left.min(self.buffer.len());
-        if here > 0 {
-            // Copied, so that the buffer stays whole and is used again.
-            received.put(bytes::Bytes::copy_from_slice(&self.buffer[..here])).await;
-            bytes::Buf::advance(&mut self.buffer, here);
-            left -= here;
-        }
         while left > 0 {
             let want = left.min(PIECE_BYTES);
             let mut piece = BytesMut::with_capacity(want);
+            // What is here is copied, so that the buffer stays whole and is used again.
+            let here = want.min(self.buffer.len());
+            piece.extend_from_slice(&self.buffer[..here]);
+            self.buffer.advance(here);
             while piece.len() < want {
                 let most = shared.download.piece(want - piece.len());
                 let read = fill(self.connection, &mut self.stream, &mut self.tick, &mut piece, most).await?;
