@@ -4,6 +4,7 @@
 //!   runtime ──> Mirror ──> SwarmContent ──> Exchange ──> peers
 //!                              │    └─ OriginPool ─┘──> origins
 //!                              └─ TrackerClient ──────> tracker (names, leases, the Swarm)
+//!   containerd's socket and content store <── runtime ──> Exchange
 //! ```
 //!
 //! State: the tasks, and the tokens that end them.
@@ -25,7 +26,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
 use shoal_oci::Registry as RegistryName;
-use shoal_store::{DiskStore, Limits, Store};
+use shoal_store::{DiskStore, Limits, RuntimeStore, Store};
 use shoal_telemetry::{Admin, Readiness};
 use shoal_tracker_server::TrackerAddress;
 use shoal_tracker_server::client::{ClientConfig, TrackerClient};
@@ -43,6 +44,7 @@ pub use error::StartError;
 use crate::content::{self, OriginPool, Parts, Policies, SwarmContent};
 use crate::exchange::{Exchange, ExchangeConfig};
 use crate::mirror::{self, Mirror, Token};
+use crate::runtime::{self, Runtime, RuntimeConfig};
 use crate::transport;
 use policy::PolicyKeeper;
 use seen::ExchangeBytes;
@@ -92,6 +94,8 @@ pub struct AgentConfig {
     pub default_registry: Option<RegistryName>,
     /// What the runtime has to show.
     pub token: Option<Token>,
+    /// The containerd beside this agent; none, if there isn't one.
+    pub runtime: Option<RuntimeConfig>,
 }
 
 /// An agent that runs.
@@ -173,12 +177,15 @@ impl Agent {
         let of_shoal = metrics.sub_registry_with_prefix("shoal");
         let (of_mirror, of_content) = (mirror::Metrics::register(of_shoal), content::Metrics::register(of_shoal));
         of_shoal.register_collector(Box::new(ExchangeBytes(exchange.clone())));
+        let follower = config.runtime.clone();
+        let follower = follower.map(|runtime| runtime::Follower::new(runtime, exchange.clone(), policies.clone()));
         let parts = Parts {
             policies: policies.clone(),
             origins,
             exchange: exchange.clone(),
-            store: Arc::clone(&store),
+            store: store as Arc<dyn Store>,
             tracker: client.clone(),
+            runtime: follower.as_ref().map_or_else(Runtime::none, runtime::Follower::runtime),
             metrics: of_content.clone(),
         };
         let content = SwarmContent::new(parts, dir, stop_rest.clone());
@@ -198,6 +205,9 @@ impl Agent {
 
         let rest = TaskTracker::new();
         rest.spawn(admin.serve(stop_rest.clone()));
+        if let Some(follower) = follower {
+            rest.spawn(follower.run(stop_rest.clone()));
+        }
         rest.spawn(seen::look(exchange.clone(), looks, stop_rest.clone()));
         let running = content.clone();
         rest.spawn(async move { running.run().await });
@@ -306,10 +316,10 @@ fn local(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, StartE
     listener.local_addr().map_err(|source| StartError::Listen { what, address: asked, flag, source })
 }
 
-async fn open_store(dir: PathBuf, limits: Limits) -> Result<Arc<dyn Store>, StartError> {
+async fn open_store(dir: PathBuf, limits: Limits) -> Result<Arc<RuntimeStore>, StartError> {
     let at = dir.clone();
     match tokio::task::spawn_blocking(move || DiskStore::open(&dir, limits)).await {
-        Ok(store) => Ok(Arc::new(store?)),
+        Ok(store) => Ok(Arc::new(RuntimeStore::new(Arc::new(store?)))),
         Err(ended) => Err(StartError::file(&at, "opening the store")(std::io::Error::other(ended))),
     }
 }

@@ -21,6 +21,7 @@ pub use bytes::{ByteRate, ByteRateError};
 pub use run::CommandError;
 
 use crate::pull::PullArgs;
+use crate::runtime::Namespace;
 
 const MIRROR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9395);
 const PEERS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9396);
@@ -111,6 +112,16 @@ pub(crate) struct RunArgs {
     /// The file with the secret that the runtime sends to the mirror in a header.
     #[arg(long, env = "SHOAL_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// The socket of the containerd beside this agent: /run/containerd/containerd.sock. What it has is served to other nodes; without it
+    /// the agent takes it that no containerd pulls through its mirror.
+    #[arg(long, env = "SHOAL_CONTAINERD_SOCKET", value_name = "PATH")]
+    pub(crate) containerd_socket: Option<PathBuf>,
+    /// containerd's root directory, or its content store's, if the agent sees it elsewhere than containerd does.
+    #[arg(long, env = "SHOAL_CONTAINERD_ROOT", requires = "containerd_socket", value_name = "DIR")]
+    pub(crate) containerd_root: Option<PathBuf>,
+    /// The namespace in which containerd keeps the images.
+    #[arg(long, env = "SHOAL_CONTAINERD_NAMESPACE", default_value = "k8s.io", value_name = "NAME")]
+    pub(crate) containerd_namespace: Namespace,
     /// Runs a tracker in this process as well.
     #[arg(long, env = "SHOAL_EMBEDDED_TRACKER", requires = "swarm", requires = "join_token_file")]
     pub(crate) embedded_tracker: bool,
@@ -218,9 +229,15 @@ mod tests {
         assert_eq!(args.tracker.len(), 2);
         assert_eq!(args.upload_limit.map(ByteRate::bytes_per_second), Some(1_000_000));
         assert_eq!((args.quota, args.keep_free, args.mirror_listen), (QUOTA, Limits::KEEP_FREE, MIRROR));
-        for wrong in
-            ["--embedded-tracker", "--upload-limit 5Mb", "--keep-free 120", "--tracker http://t:1", "--zone a/b"]
-        {
+        for wrong in [
+            "--containerd-root /r",
+            "--containerd-namespace a..b",
+            "--embedded-tracker",
+            "--upload-limit 5Mb",
+            "--keep-free 120",
+            "--tracker http://t:1",
+            "--zone a/b",
+        ] {
             assert!(run(wrong).is_err(), "{wrong}");
         }
     }

@@ -7,5 +7,6 @@ pub mod exchange;
 pub mod hosts;
 pub mod mirror;
 pub mod pull;
+pub mod runtime;
 pub mod standalone;
 pub mod transport;

@@ -65,18 +65,21 @@ impl RuntimeStore {
         Self { own, lent: RwLock::new(BTreeMap::new()) }
     }
 
-    /// Counts on a blob of the content store, of which no chunk has been hashed. Whether it is there, with that size.
+    /// Counts on a blob of the content store, of which no chunk has been hashed. Whether it is there, the reads find out.
     ///
-    /// # Errors
-    /// If the content store can't be read.
-    pub fn borrow(&self, content: &ContentStore, blob: BlobInfo) -> io::Result<bool> {
+    /// Our own store must not be getting the same blob: what is kept of a lent one is nothing but that it was hashed.
+    pub fn borrow(&self, content: &ContentStore, blob: BlobInfo) {
         let hashed = ChunkSet::empty_of(blob.geometry);
         let lent = Lent { content: content.clone(), blob, hashed, since: SystemTime::now() };
-        let found = lent.open()?.is_some();
-        if found {
-            self.lent_mut().entry(blob.key()).or_insert(lent);
-        }
-        Ok(found)
+        self.lent_mut().entry(blob.key()).or_insert(lent);
+    }
+
+    /// Removes our own copy of a blob that is lent, or what there is of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn remove_own(&self, key: &BlobKey) -> Result<bool, StoreError> {
+        self.own.remove(key)
     }
 
     /// Counts on a blob of the content store that was hashed to its end, and lets go of our own copy of it.
@@ -88,29 +91,28 @@ impl RuntimeStore {
         let hashed = ChunkSet::full_of(blob.geometry);
         let lent = Lent { content: content.clone(), blob, hashed, since: SystemTime::now() };
         self.lent_mut().insert(blob.key(), lent);
-        self.own.remove(&blob.key()).map(drop)
+        self.remove_own(&blob.key()).map(drop)
     }
 
     /// A chunk of a lent blob has been hashed.
     pub fn hashed(&self, proof: &ChunkProof) {
-        if let Some(lent) = self.lent_mut().get_mut(&proof.blob().key()) {
+        if let Some(lent) = self.lent_mut().get_mut(&proof.blob().key())
+            && lent.blob == *proof.blob()
+        {
             lent.hashed.insert(proof.chunk());
         }
-    }
-
-    /// The bytes of a lent blob, to hash them; none if it isn't lent or is gone.
-    ///
-    /// # Errors
-    /// If they can't be read.
-    pub fn open_lent(&self, key: &BlobKey) -> io::Result<Option<ContentBlob>> {
-        let lent = self.lent().get(key).cloned();
-        lent.map_or(Ok(None), |lent| lent.open())
     }
 
     /// Whether a blob is lent.
     #[must_use]
     pub fn is_lent(&self, key: &BlobKey) -> bool {
         self.lent().contains_key(key)
+    }
+
+    /// The content store that a blob is lent from; none if it isn't lent.
+    #[must_use]
+    pub fn content_of(&self, key: &BlobKey) -> Option<ContentStore> {
+        self.lent().get(key).map(|lent| lent.content.clone())
     }
 
     /// Cuts a lent blob otherwise; none of its chunks is hashed then. Whether it is lent.

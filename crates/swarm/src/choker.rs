@@ -316,7 +316,8 @@ impl Engine {
     /// How many chunks we have that the neighbour lacks, in the blobs that it takes part in.
     fn lacks(&self, peer: PeerHandle) -> u32 {
         let lacks = |transfer: &Transfer| {
-            let member = transfer.member(peer.slot)?;
+            // A seed wants nothing, also before it shows all that it has.
+            let member = transfer.member(peer.slot).filter(|member| !transfer.members[*member].flags.seed)?;
             let theirs = transfer.member_words(member);
             Some(
                 transfer

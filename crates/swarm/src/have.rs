@@ -178,7 +178,7 @@ impl Engine {
 
     pub(crate) fn join_message(&self, slot: BlobSlot, answer: bool) -> PeerMessage {
         let transfer = self.transfer(slot);
-        let flags = JoinFlags { gateway: transfer.gateway == Some(self.me), seed: transfer.finished, answer };
+        let flags = JoinFlags { gateway: transfer.gateway == Some(self.me), seed: transfer.is_served(), answer };
         PeerMessage::Join { blob: transfer.blob, have: transfer.have_now(), flags }
     }
 

@@ -19,6 +19,7 @@ use super::{Cli, Command, HostsArgs, HostsCommand, RunArgs, TrackerArgs};
 use crate::agent::{Agent, AgentConfig, StartError};
 use crate::hosts::{self, CertsDir, HostsError, SecretHeader, Target, Targets};
 use crate::mirror::{Settings, Token};
+use crate::runtime::RuntimeConfig;
 use crate::standalone::{StandaloneTracker, TrackerConfig};
 
 /// All that a process may take to end.
@@ -267,6 +268,8 @@ impl RunArgs {
         };
         let token =
             self.token_file.as_deref().map(|path| Token::new(&secret(path)?).map_err(|error| unusable(path, &error)));
+        let (root, namespace) = (self.containerd_root, self.containerd_namespace);
+        let runtime = self.containerd_socket.map(|socket| RuntimeConfig { socket, root, namespace });
         Ok(AgentConfig {
             name,
             zone: self.zone,
@@ -285,6 +288,7 @@ impl RunArgs {
             plain_peers: self.plain_peers,
             default_registry: self.default_registry,
             token: token.transpose()?,
+            runtime,
         })
     }
 }

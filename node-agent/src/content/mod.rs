@@ -35,8 +35,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::{HeaderValue, header};
-use shoal_oci::Registry;
 use shoal_oci::origin::{Origin, OriginError, Passed};
+use shoal_oci::{Registry, Repository};
 use shoal_store::Store;
 use shoal_tracker_server::client::TrackerClient;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,7 @@ use crate::mirror::{
     Blob, BlobName, BlobRequest, BlobStat, Content, Failure, Listing, ListingKind, ListingRequest, Manifest,
     ManifestRequest, Reason,
 };
+use crate::runtime::Runtime;
 use cuts::Cuts;
 use flights::Flights;
 use known::Known;
@@ -75,6 +76,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The tracker's client.
     pub tracker: TrackerClient,
+    /// The runtime beside this agent.
+    pub runtime: Runtime,
     /// Where to count.
     pub metrics: Metrics,
 }
@@ -105,25 +108,25 @@ impl SwarmContent {
 
 impl Content for SwarmContent {
     async fn manifest(&self, wanted: ManifestRequest) -> Result<Manifest, Failure> {
-        let course = self.shared.parts.policies.course(&wanted.registry, &wanted.repository)?;
+        let course = self.shared.course(&wanted.registry, &wanted.repository)?;
         self.shared.parts.metrics.pulled(Kind::Manifest);
         // Boxed: the future of a whole manifest's way is large, and each request has one.
         Box::pin(self.shared.manifest(wanted, course)).await
     }
 
     async fn stat(&self, wanted: BlobName) -> Result<BlobStat, Failure> {
-        let course = self.shared.parts.policies.course(&wanted.registry, &wanted.repository)?;
+        let course = self.shared.course(&wanted.registry, &wanted.repository)?;
         Box::pin(self.shared.stat(&wanted.into(), &course)).await
     }
 
     async fn blob(&self, wanted: BlobRequest) -> Result<Blob, Failure> {
-        let course = self.shared.parts.policies.course(&wanted.name.registry, &wanted.name.repository)?;
+        let course = self.shared.course(&wanted.name.registry, &wanted.name.repository)?;
         self.shared.parts.metrics.pulled(Kind::Blob);
         Box::pin(Shared::blob(Arc::clone(&self.shared), wanted, course)).await
     }
 
     async fn listing(&self, wanted: ListingRequest) -> Result<Listing, Failure> {
-        let course = self.shared.parts.policies.course(&wanted.registry, &wanted.repository)?;
+        let course = self.shared.course(&wanted.registry, &wanted.repository)?;
         let origin = self.shared.origin(&wanted.registry, &course)?;
         // The origin's client builds the query across an await with something that can't move between threads. Lists are rare: each is
         // driven on a thread that may block.
@@ -151,6 +154,12 @@ async fn list(origin: &Origin, wanted: &ListingRequest) -> Result<Passed, Origin
 }
 
 impl Shared {
+    /// What is to be done with a request. What can't be taken back from the runtime isn't streamed to it before it is proven.
+    fn course(&self, registry: &Registry, repository: &Repository) -> Result<Course, Failure> {
+        let course = self.parts.policies.course(registry, repository)?;
+        Ok(Course { strict: course.strict || !self.parts.runtime.takes_back(), ..course })
+    }
+
     fn origin(&self, registry: &Registry, course: &Course) -> Result<Origin, Failure> {
         self.parts.origins.client(registry, &course.decision).map_err(|error| {
             tracing::warn!(%registry, %error, "a registry can't be asked");

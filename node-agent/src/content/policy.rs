@@ -6,9 +6,10 @@
 //! Absent on purpose: where Swarms come from (`agent`), and credentials. A registry with `access: Shared` needs those of its Swarm, which
 //! agents don't get yet: its requests are answered with 404, and the runtime asks the registry with the pod's own secret.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use shoal_api::{Access, Decision, Mode, OutagePolicy, Policy, RegistryHost, Verification};
+use shoal_api::{Access, Decision, HostPattern, Mode, OutagePolicy, Policy, RegistryHost, Verification};
 use shoal_oci::{Registry, Repository};
 use tokio::sync::watch;
 
@@ -49,6 +50,32 @@ impl Policies {
         self.current.borrow().decide(&host, repository.as_str())
     }
 
+    /// Whether what was pulled from these repositories may go to other nodes: a Swarm says so of one of them, and none says no. containerd
+    /// names registries without their ports, so those of every port are meant.
+    pub(crate) fn let_out(&self, sources: &[(Registry, Repository)]) -> bool {
+        let policy = Arc::clone(&self.current.borrow());
+        let modes: Vec<Mode> = sources
+            .iter()
+            .flat_map(|(registry, repository)| {
+                let named = policy.registries().filter_map(|pattern| match pattern {
+                    HostPattern::Exactly(host) if is_of(host, registry) => Some(host.clone()),
+                    HostPattern::Exactly(_) | HostPattern::Rest => None,
+                });
+                let hosts: BTreeSet<RegistryHost> = named.chain(registry.as_str().parse().ok()).collect();
+                let modes = hosts.into_iter().filter_map(|host| Some(policy.decide(&host, repository.as_str())?.mode));
+                modes.collect::<Vec<_>>()
+            })
+            .collect();
+        !modes.is_empty() && modes.iter().all(|mode| matches!(mode, Mode::Auto | Mode::PeerFirst))
+    }
+
+    /// Returns when another policy holds; never, if none ever will. Cancel-safe.
+    pub(crate) async fn changed(&mut self) {
+        if self.current.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// What is to be done with a request for this repository. `PeerFirst` is as `Auto`: the exchange asks peers before it takes a lease in
     /// both.
     pub(super) fn course(&self, registry: &Registry, repository: &Repository) -> Result<Course, Failure> {
@@ -73,6 +100,13 @@ impl Policies {
     }
 }
 
+/// Whether a host is the registry's, on whatever port.
+fn is_of(host: &RegistryHost, registry: &Registry) -> bool {
+    let host = host.to_string();
+    let port = host.strip_prefix(registry.as_str()).and_then(|rest| rest.strip_prefix(':'));
+    port.is_some_and(|port| port.parse::<u16>().is_ok())
+}
+
 impl Registries for Policies {
     fn allows(&self, registry: &Registry) -> bool {
         registry.as_str().parse().is_ok_and(|host| self.current.borrow().knows(&host))
@@ -90,6 +124,26 @@ mod tests {
         let swarms = read_swarms("test", &text).unwrap();
         let policy = Policy::compile(swarms.into_iter().map(Arc::new));
         Policies::new(watch::Sender::new(Arc::new(policy)).subscribe())
+    }
+
+    #[test]
+    fn what_swarms_exchange_is_let_out() {
+        let policies = policies(
+            "  registries:
+  - {host: open.example}
+  - {host: \"port.example:5000\"}
+  rules:
+  - {repository: open.example/direct/*, mode: OriginOnly}
+",
+        );
+        let let_out = |names: &[(&str, &str)]| {
+            let parse = |(registry, name): &(&str, &str)| (registry.parse().unwrap(), name.parse().unwrap());
+            policies.let_out(&names.iter().map(parse).collect::<Vec<_>>())
+        };
+        assert!(let_out(&[("open.example", "a/b")]) && let_out(&[("port.example", "a")]));
+        assert!(!let_out(&[]) && !let_out(&[("other.example", "a")]) && !let_out(&[("ort.example", "a")]));
+        assert!(let_out(&[("open.example", "a"), ("other.example", "a")]), "it may be had from the one");
+        assert!(!let_out(&[("open.example", "a"), ("open.example", "direct/a")]), "never from or to a peer");
     }
 
     #[test]

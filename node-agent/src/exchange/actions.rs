@@ -58,6 +58,7 @@ impl Room {
             Action::ChainFailed { key } => {
                 tracing::warn!(digest = %key.digest, "a blob's links were false: it is fetched anew");
                 self.chain_failed(key);
+                self.spoilt(key.digest);
             }
             Action::Recut { key, chunk_size } => self.recut(key, chunk_size),
         }
@@ -240,6 +241,7 @@ impl Room {
             Err(error) => {
                 // Every chunk was proven, so the store has lost or mixed up something: nothing of it is to be trusted.
                 tracing::error!(%error, digest = %key.digest, "a complete blob can't be sealed: it is dropped");
+                self.spoilt(key.digest);
                 self.forget(key.digest, TransferError::ChainFailed);
                 if let Err(error) = self.desk.store.remove(&key) {
                     tracing::error!(%error, digest = %key.digest, "it can't be removed either");
@@ -263,6 +265,10 @@ impl Room {
         self.held.retain(|(of, _), _| *of != key);
         self.desk.reads.forget(key);
         let info = BlobInfo { digest: key.digest, geometry };
+        if self.desk.lent.is_lent(&key) {
+            self.recut_lent(key, info);
+            return;
+        }
         let begun = self.desk.store.remove(&key).and_then(|_| self.desk.store.begin(info));
         match begun {
             Ok(stored) => {
@@ -294,7 +300,14 @@ impl Room {
                 let checked = self.links.check(key, batches);
                 self.take_checked(key, checked, Some(peer));
             }
-            PeerFrame::Message(message) => self.engine.handle_message(now, handle, &message),
+            PeerFrame::Message(message) => {
+                if let PeerMessage::Join { blob, have, flags } = &message
+                    && !(flags.seed || have.is_full())
+                {
+                    self.hash_for_others(blob.key());
+                }
+                self.engine.handle_message(now, handle, &message);
+            }
             PeerFrame::CertificateWanted { node } => {
                 if let Some(certificate) = self.links.certificate(node) {
                     let chain = certificate.chain();

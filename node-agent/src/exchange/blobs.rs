@@ -59,6 +59,8 @@ pub(super) struct Blob {
     /// Links before this chunk are written down.
     links_kept: u32,
     pub(super) complete: bool,
+    /// Its bytes lie in the runtime's content store, and are being hashed.
+    pub(super) local: bool,
 }
 
 impl Blob {
@@ -78,7 +80,9 @@ impl Room {
             if blob.source.is_none() {
                 blob.source = Some(source);
             }
-            return Arc::clone(&blob.shared);
+            let (key, shared) = (blob.info.key(), Arc::clone(&blob.shared));
+            self.hash_for_others(key);
+            return shared;
         }
         self.begin(stored, Some(source), priority)
     }
@@ -100,13 +104,19 @@ impl Room {
             carried: Carried::default(),
             links_kept: 0,
             complete: sealed,
+            local: !sealed && self.desk.lent.is_lent(&blob.key()),
         };
+        let local = entry.local;
         self.blobs.insert(blob.digest, entry);
         let kept = self.desk.store.links(&blob.key()).unwrap_or_default();
         let links = kept.iter().flat_map(|bytes| super::actions::decode_links(bytes)).map(VerifiedLinks::trusted);
         let links = links.collect();
         let now = self.now();
-        self.engine.start(now, StartBlob { blob, have: verified, links, priority });
+        if local {
+            self.engine.start_local(now, blob, priority);
+        } else {
+            self.engine.start(now, StartBlob { blob, have: verified, links, priority });
+        }
         shared
     }
 
@@ -125,6 +135,8 @@ impl Room {
         let key = blob.info.key();
         let now = self.now();
         self.stop_run(key);
+        self.hashing.stop(&key);
+        self.desk.lent.give_back(&key);
         self.engine.stop(now, key);
         self.links.forget(key);
         self.desk.reads.forget(key);

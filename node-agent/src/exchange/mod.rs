@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Exchange::want`] | `start.rs`, then `room.rs`: the one task that owns the engine, and `blobs.rs` |
 //! | frames and chunks from peers | `room.rs`, `chunks.rs` (their bytes), `links.rs` (the signatures of links) |
+//! | [`Exchange::offer`], `retract` | `lending.rs`: what the runtime has; `hashing.rs`: its links |
 //! | replies and directives of the tracker | `announces.rs`; without one `standin.rs` |
 //! | reading what is here | `transfer.rs`, `reads.rs` |
 //! | what the engine wants done | `actions.rs`, `lead.rs` (fetching from the origin) |
@@ -17,7 +18,9 @@ mod actions;
 mod announces;
 mod blobs;
 mod chunks;
+mod hashing;
 mod lead;
+mod lending;
 mod links;
 mod reads;
 mod room;
@@ -35,6 +38,7 @@ use shoal_oci::origin::OriginError;
 use shoal_oci::{Registry, Repository};
 use shoal_types::Digest;
 
+pub use lending::Offered;
 pub use start::{BlobSnapshot, Exchange, ExchangeConfig, ExchangeError, Snapshot, Traffic};
 pub use transfer::{Transfer, TransferError};
 

@@ -32,6 +32,7 @@ use super::Origins;
 use super::announces::Announced;
 use super::blobs::{Blob, Kept};
 use super::chunks::{Arriving, Chunks, Heard};
+use super::hashing::{HashEnded, Hashing, LinkedChunks};
 use super::lead::{Fetched, Runs};
 use super::links::Links;
 use super::standin::StandIn;
@@ -59,6 +60,8 @@ pub(super) enum Done {
     Keys(BTreeMap<NodeId, Vec<NodeKey>>),
     Members(Vec<Contact>),
     Sealed { key: BlobKey, result: Result<(), StoreError> },
+    Linked(Box<LinkedChunks>),
+    HashEnded(HashEnded),
 }
 
 /// What a verification came to.
@@ -102,6 +105,7 @@ pub(super) struct Room {
     /// Chunks that have come and wait for their links.
     pub(super) held: BTreeMap<(BlobKey, ChunkIndex), Bytes>,
     pub(super) runs: Runs,
+    pub(super) hashing: Hashing,
     heard: Heard,
     /// Once this node, or one that asks it, has been without a tracker.
     pub(super) stand_in: Option<StandIn>,
@@ -143,6 +147,7 @@ impl Room {
             links: Links::default(),
             held: BTreeMap::new(),
             runs: Runs::new(),
+            hashing: Hashing::default(),
             heard: Heard::default(),
             stand_in: None,
             stands_in_at: None,
@@ -211,7 +216,8 @@ impl Room {
         }
         if instant >= self.keep_links_at {
             self.keep_links_at = instant + KEEP_LINKS_EVERY;
-            let unfinished = self.blobs.values().filter(|blob| !blob.complete);
+            self.hash_next();
+            let unfinished = self.blobs.values().filter(|blob| !blob.complete && !blob.local);
             let unfinished: Vec<BlobKey> = unfinished.map(|blob| blob.info.key()).collect();
             for key in unfinished {
                 // Nobody waits for it: what a crash takes is asked for again.
@@ -269,12 +275,17 @@ impl Room {
         match command {
             Command::Want { wanted, begun, answer } => {
                 for key in begun.evicted {
-                    self.forget(key.digest, TransferError::Ended);
+                    self.evicted(key);
                 }
                 let shared = self.want(wanted, begun.stored);
                 // Whoever asked may have left.
                 let _ = answer.send(Transfer::new(&shared));
             }
+            Command::Offer { offer, answer } => {
+                // Whoever asked may have left.
+                let _ = answer.send(self.offer(offer));
+            }
+            Command::Retract { digest } => self.retract(digest),
             Command::Snapshot { answer } => self.snapshot(answer),
         }
     }
@@ -407,6 +418,7 @@ impl Room {
             self.stop_run(key);
             self.engine.stop(now, key);
         }
+        self.hashing.stop_all();
         let mut parting = Vec::new();
         while let Some(action) = self.engine.poll_action() {
             if let shoal_swarm::Action::Announce(announce) = action {
@@ -479,6 +491,8 @@ impl Room {
             }
             Done::Members(contacts) => self.connect_to(contacts),
             Done::Sealed { key, result } => self.sealed(key, result),
+            Done::Linked(linked) => self.linked(*linked),
+            Done::HashEnded(ended) => self.hash_ended(ended),
         }
     }
 }

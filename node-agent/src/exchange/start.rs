@@ -10,15 +10,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
-use shoal_store::{Standing, Store, StoreError, StoredBlob};
+use shoal_store::{RuntimeStore, Standing, Store, StoreError, StoredBlob};
 use shoal_swarm::Config;
 use shoal_tracker_server::client::{EventStream, TrackerClient};
 use shoal_types::{BlobInfo, BlobKey, ChunkSize, Digest, Geometry, Zone};
 use shoal_wire::NodeName;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::lending::{Offer, Offered};
 use super::reads::Reads;
 use super::room::Room;
 use super::transfer::{Shared, Transfer};
@@ -27,6 +28,9 @@ use crate::transport;
 
 /// Commands that wait for the room: as many as the mirror has connections.
 const COMMANDS: usize = 256;
+
+/// Failed chains that whoever follows them may lag behind: one is rare, several at a time are an attack.
+const SPOILT: usize = 64;
 
 /// What the exchange is to be.
 #[derive(Clone, Debug)]
@@ -50,8 +54,8 @@ pub struct ExchangeConfig {
 /// The handle to the exchange. A clone is the same one.
 #[derive(Clone)]
 pub struct Exchange {
-    commands: mpsc::Sender<Command>,
-    desk: Arc<Desk>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) desk: Arc<Desk>,
 }
 
 /// Why a blob isn't exchanged.
@@ -74,6 +78,8 @@ pub enum ExchangeError {
 /// What the room is asked for.
 pub(super) enum Command {
     Want { wanted: Wanted, begun: Box<Begun>, answer: oneshot::Sender<Transfer> },
+    Offer { offer: Offer, answer: oneshot::Sender<Offered> },
+    Retract { digest: Digest },
     Snapshot { answer: oneshot::Sender<Snapshot> },
 }
 
@@ -88,6 +94,10 @@ pub(super) struct Begun {
 pub(super) struct Desk {
     pub(super) store: Arc<dyn Store>,
     pub(super) reads: Reads,
+    /// The same store, as the one that knows what the runtime lends.
+    pub(super) lent: Arc<RuntimeStore>,
+    /// Blobs of which wrong bytes may have gone to readers.
+    pub(super) spoilt: broadcast::Sender<Digest>,
     /// The blobs that are exchanged, by digest.
     pub(super) transfers: Mutex<BTreeMap<Digest, Arc<Shared>>>,
     pub(super) ready: AtomicBool,
@@ -158,14 +168,16 @@ impl Exchange {
         config: ExchangeConfig,
         tracker: TrackerClient,
         events: EventStream,
-        store: Arc<dyn Store>,
+        store: Arc<RuntimeStore>,
         origins: Arc<dyn Origins>,
         shutdown: CancellationToken,
     ) -> Result<(Self, JoinHandle<()>), shoal_swarm::ConfigError> {
         config.engine.validate()?;
         let desk = Arc::new(Desk {
-            reads: Reads::new(Arc::clone(&store)),
-            store,
+            reads: Reads::new(Arc::clone(&store) as _),
+            store: Arc::clone(&store) as _,
+            lent: store,
+            spoilt: broadcast::Sender::new(SPOILT),
             transfers: Mutex::default(),
             ready: AtomicBool::new(false),
             traffic: TrafficCounters::default(),

@@ -192,6 +192,7 @@ impl Shared {
     pub(super) fn recut(&self, blob: BlobInfo) {
         self.change(|state| {
             state.blob = blob;
+            state.complete = false;
             state.have = ChunkSet::empty_of(blob.geometry);
         });
     }

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use prometheus_client::registry::Registry as Counters;
 use sha2::{Digest as _, Sha256};
 use shoal_agent::agent::{Agent, AgentConfig};
+use shoal_agent::runtime::RuntimeConfig;
 use shoal_agent::standalone::{StandaloneTracker, TrackerConfig};
 use shoal_oci::Repository;
 use shoal_oci::testing::{Access, Image, Options, Registry};
@@ -90,13 +91,22 @@ impl World {
 
     /// Starts an agent, or one with the same data again, and waits until it is ready.
     pub(crate) async fn agent(&self, name: &str) -> Agent {
-        let agent = self.start(name).await;
+        self.ready(name, None).await
+    }
+
+    /// The same, beside a containerd.
+    pub(crate) async fn agent_beside(&self, name: &str, runtime: RuntimeConfig) -> Agent {
+        self.ready(name, Some(runtime)).await
+    }
+
+    async fn ready(&self, name: &str, runtime: Option<RuntimeConfig>) -> Agent {
+        let agent = self.start(name, runtime).await;
         let ready = timeout(LONG, agent.readiness().ready()).await;
         assert!(ready.is_ok(), "{:?}", agent.readiness().missing());
         agent
     }
 
-    async fn start(&self, name: &str) -> Agent {
+    async fn start(&self, name: &str, runtime: Option<RuntimeConfig>) -> Agent {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let config = AgentConfig {
             name: name.parse().unwrap(),
@@ -116,6 +126,7 @@ impl World {
             plain_peers: false,
             default_registry: None,
             token: None,
+            runtime,
         };
         Agent::start(config, Counters::default()).await.unwrap()
     }

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use shoal_agent::exchange::{Exchange, ExchangeConfig, OriginStream, Origins, Source, SourceKind, Transfer, Wanted};
 use shoal_agent::transport;
 
-use shoal_store::{DiskStore, Faults, FaultyStore, Limits, Percent, Store};
+use shoal_store::{DiskStore, Faults, FaultyStore, Limits, Percent, RuntimeStore};
 use shoal_tracker::{Config, LeaseConfig, ReplicaName};
 use shoal_tracker_server::client::{ClientConfig, TrackerClient};
 use shoal_tracker_server::{
@@ -261,7 +261,7 @@ impl Node {
         let limits = Limits { keep_free: Percent::new(0).unwrap(), ..Limits::new(1 << 30) };
         let disk = DiskStore::open(&dir.path().join("store"), limits).unwrap();
         let faults = Faults { corrupt_reads: kind == Kind::Liar, ..Faults::default() };
-        let store: Arc<dyn Store> = Arc::new(FaultyStore::new(disk, faults));
+        let store = Arc::new(RuntimeStore::new(Arc::new(FaultyStore::new(disk, faults))));
         let config = ExchangeConfig {
             engine: shoal_swarm::Config::default(),
             name: name.parse().unwrap(),

@@ -44,7 +44,7 @@ fn neighbours_get_what_is_linked_with_its_links() {
         PeerMessage::Join { have, flags, .. } => Some((have.len(), flags.seed)),
         _ => None,
     };
-    assert_eq!(joins.iter().find_map(shown), Some((0, false)), "{joins:?}");
+    assert_eq!(joins.iter().find_map(shown), Some((0, true)), "{joins:?}");
     linked(&mut solo, 0, 3);
     solo.says(leech, solo.request(2, true));
     let news = solo.news();
