@@ -14,7 +14,7 @@ async fn a_pull_whose_agent_is_killed_succeeds_through_the_origin() {
             let (image, name) = world.push(&format!("v{percent}"), &LAYERS, percent);
             let node = world.node(&format!("node-{percent}"));
             let containerd = world.containerd(&node, &programs).await;
-            world.agent(&node).await;
+            world.agent(&node, Some(&containerd)).await;
             let (before, enough) = (world.origin.blob_traffic().body_bytes, image.blob_bytes() * percent / 100);
             let pulled = {
                 let containerd = containerd.clone();

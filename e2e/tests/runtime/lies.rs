@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 use shoal_agent::pull::{Client, Progress};
-use shoal_e2e::containerd::{Containerd, Programs, Version};
+use shoal_e2e::containerd::{Containerd, Programs};
 use shoal_e2e::nodes::{self, Node};
 use shoal_oci::ImageName;
 use shoal_oci::testing::{Fault, Image, Trouble};
@@ -25,9 +25,8 @@ const TRIES: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_lying_lead_nothing_is_kept_and_the_retry_succeeds() {
-    // containerd 2 resumes a failed download as it is; nothing aborts it there yet, so `Strict` is what it takes.
-    for programs in runtimes().iter().filter(|programs| programs.version() == Version::V1_6) {
-        let mut scene = Scene::new(programs, "").await;
+    for programs in runtimes() {
+        let mut scene = Scene::new(&programs, "").await;
         let (failures, _) = scene.pull().await;
         eprintln!("containerd {}: {failures} pulls failed before the one that succeeded", programs.version());
         scene.nothing_wrong_is_left().await;
@@ -64,8 +63,8 @@ impl Scene {
         world.origin.inject(Fault::once(&digest, Trouble::FlipBit { at: WRONG_AT }).on(Method::GET));
         let nodes = ["lead", "witness", "victim"].map(|name| world.node(name));
         let containerd = world.containerd(&nodes[2], programs).await;
-        for node in &nodes {
-            world.agent(node).await;
+        for (node, beside) in nodes.iter().zip([None, None, Some(&containerd)]) {
+            world.agent(node, beside).await;
         }
         Self { world, image, name, layer, nodes, containerd }
     }

@@ -75,9 +75,13 @@ impl World {
         Node { name: name.to_owned(), mirror: ports[0], peers: ports[1], admin: ports[2], data, rate: None }
     }
 
-    /// Starts a node's agent.
-    pub(crate) async fn agent(&mut self, node: &Node) {
-        self.fleet.start(&node.name, &agent(node.command(Path::new(LAB), &self.tracker))).unwrap();
+    /// Starts a node's agent; with a containerd beside it, if it is to know of one.
+    pub(crate) async fn agent(&mut self, node: &Node, containerd: Option<&Containerd>) {
+        let mut command = agent(node.command(Path::new(LAB), &self.tracker));
+        if let Some(containerd) = containerd {
+            command.extend(["--containerd-socket".into(), containerd.socket().into()]);
+        }
+        self.fleet.start(&node.name, &command).unwrap();
         self.fleet.until(&node.name, LONG, async || node.is_ready().await).await.unwrap();
     }
 
