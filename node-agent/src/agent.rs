@@ -49,6 +49,9 @@ use crate::transport;
 use policy::PolicyKeeper;
 use seen::ExchangeBytes;
 
+/// Our own copy of what the runtime has pulled serves a while longer: others pull it in these moments.
+const OWN_COPY_FOR: Duration = Duration::from_secs(30);
+
 /// What is left of answers when the mirror stops …
 const DRAIN: Duration = Duration::from_secs(7);
 /// … and what each part may take to end: the mirror's deadline and a second, a disk's flush, a tracker's answer, what is left.
@@ -166,6 +169,7 @@ impl Agent {
                 download_limit: config.download_limit,
                 ..transport::Settings::default()
             },
+            own_copy_for: OWN_COPY_FOR,
             seed,
         };
         let to_origins: Arc<dyn crate::exchange::Origins> = Arc::clone(&origins) as _;

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use shoal_chain::{ChunkProof, VerifiedLinks};
 use shoal_store::{Store, StoreError, StoredBlob};
 use shoal_swarm::StartBlob;
-use shoal_types::{BlobInfo, BlobKey, ChunkIndex, Digest};
+use shoal_types::{BlobInfo, BlobKey, ChunkIndex, ChunkSet, Digest};
 use shoal_wire::Announce;
 
 use super::announces::Carried;
+use super::hashing::{Place, Purpose};
 use super::room::Room;
 use super::transfer::{Shared, TransferError};
 use super::{Source, Wanted};
@@ -59,7 +60,7 @@ pub(super) struct Blob {
     /// Links before this chunk are written down.
     links_kept: u32,
     pub(super) complete: bool,
-    /// Its bytes lie in the runtime's content store, and are being hashed.
+    /// All its bytes are on this node, and are being hashed for their links.
     pub(super) local: bool,
 }
 
@@ -94,6 +95,10 @@ impl Room {
         self.engine.set_can_lead(true);
         let shared = Arc::new(Shared::new(self.desk.reads.clone(), blob, verified.clone(), sealed));
         self.desk.publish(blob.digest, &shared);
+        let kept = self.desk.store.links(&blob.key()).unwrap_or_default();
+        let links = kept.iter().flat_map(|bytes| super::actions::decode_links(bytes)).map(VerifiedLinks::trusted);
+        let links: Vec<VerifiedLinks> = links.collect();
+        let local = if sealed { !lead_to_the_end(&blob, &links) } else { self.desk.lent.is_lent(&blob.key()) };
         let entry = Blob {
             info: blob,
             source,
@@ -104,16 +109,16 @@ impl Room {
             carried: Carried::default(),
             links_kept: 0,
             complete: sealed,
-            local: !sealed && self.desk.lent.is_lent(&blob.key()),
+            local,
         };
-        let local = entry.local;
         self.blobs.insert(blob.digest, entry);
-        let kept = self.desk.store.links(&blob.key()).unwrap_or_default();
-        let links = kept.iter().flat_map(|bytes| super::actions::decode_links(bytes)).map(VerifiedLinks::trusted);
-        let links = links.collect();
         let now = self.now();
         if local {
             self.engine.start_local(now, blob, priority);
+            if sealed {
+                // Its links were lost, as with a crash between the last chunk and them.
+                self.hashing.add(Place::Own, blob, Purpose::Link);
+            }
         } else {
             self.engine.start(now, StartBlob { blob, have: verified, links, priority });
         }
@@ -201,4 +206,17 @@ impl Room {
         }
         batches
     }
+}
+
+/// Whether these links are all of a blob's: the last one, which is the digest, needs none.
+fn lead_to_the_end(blob: &BlobInfo, links: &[VerifiedLinks]) -> bool {
+    let geometry = blob.geometry;
+    let mut linked = ChunkSet::empty_of(geometry);
+    linked.insert(geometry.last_chunk());
+    for (chunk, _) in links.iter().flat_map(|links| links.get().batch.run.iter()) {
+        if geometry.contains(chunk) {
+            linked.insert(chunk);
+        }
+    }
+    linked.is_full()
 }

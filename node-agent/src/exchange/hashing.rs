@@ -1,4 +1,4 @@
-//! Hashing what lies in the runtime's content store: for its links, or to see whether our own copy is needed any more.
+//! Hashing what lies whole on this node: for its links, or to see whether our own copy is needed beside the runtime's.
 //!
 //! ```text
 //!   waiting ── others ask for it: at once, at full speed ───────────────────┐
@@ -11,6 +11,7 @@
 //! Absent on purpose: which blobs (`lending.rs`).
 
 use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use shoal_chain::{ChunkProof, ClosedChain, LinkBatch, LinkRun, SignedLinks, VerifiedLinks};
 use shoal_store::containerd::ContentStore;
-use shoal_store::{ComputeError, RuntimeStore, compute_chain};
+use shoal_store::{ComputeError, RuntimeStore, Store as _, compute_chain};
 use shoal_swarm::Engine;
 use shoal_tracker_server::client::NodeIdentity;
 use shoal_types::{BlobInfo, BlobKey, ChunkIndex};
@@ -39,9 +40,6 @@ const REST: u32 = 9;
 /// While transfers need the machine, it is looked so often whether they still do.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Our own copy of a blob that has just been pulled serves a while longer: others pull it in these moments.
-const CHECK_AFTER: Duration = Duration::from_secs(30);
-
 /// What a blob is hashed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -49,6 +47,15 @@ pub(super) enum Purpose {
     Link,
     /// To let go of our own copy.
     Check,
+}
+
+/// Where a blob lies.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// In the runtime's content store.
+    Runtime(ContentStore),
+    /// In our own store.
+    Own,
 }
 
 /// Chunks of a lent blob whose links are known.
@@ -62,26 +69,34 @@ pub(super) struct LinkedChunks {
 pub(super) struct HashEnded {
     blob: BlobInfo,
     purpose: Purpose,
-    content: ContentStore,
+    place: Place,
     result: Result<ClosedChain, ComputeError>,
 }
 
 /// The blobs to hash.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Hashing {
+    own_copy_for: Duration,
     waiting: BTreeMap<BlobKey, Job>,
-    running: BTreeMap<BlobKey, Orders>,
+    running: BTreeMap<BlobKey, Running>,
     /// Transfers are under way on this node.
     busy: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Debug)]
 struct Job {
-    content: ContentStore,
+    place: Place,
     blob: BlobInfo,
     purpose: Purpose,
     wanted: bool,
     not_before: Instant,
+}
+
+/// A blob whose thread runs.
+#[derive(Debug)]
+struct Running {
+    purpose: Purpose,
+    orders: Orders,
 }
 
 /// What a thread is told while it runs.
@@ -92,39 +107,55 @@ struct Orders {
 }
 
 impl Hashing {
+    /// Nothing yet. Our own copy of a blob stays so long before the runtime's is checked.
+    pub(super) fn new(own_copy_for: Duration) -> Self {
+        Self { own_copy_for, waiting: BTreeMap::new(), running: BTreeMap::new(), busy: Arc::default() }
+    }
+
     /// Adds a blob, unless it is here already.
-    pub(super) fn add(&mut self, content: ContentStore, blob: BlobInfo, purpose: Purpose) {
+    pub(super) fn add(&mut self, place: Place, blob: BlobInfo, purpose: Purpose) {
         if self.running.contains_key(&blob.key()) {
             return;
         }
-        let wait = if purpose == Purpose::Check { CHECK_AFTER } else { Duration::ZERO };
-        let job = Job { content, blob, purpose, wanted: false, not_before: Instant::now() + wait };
+        let wait = if purpose == Purpose::Check { self.own_copy_for } else { Duration::ZERO };
+        let job = Job { place, blob, purpose, wanted: false, not_before: Instant::now() + wait };
         self.waiting.entry(blob.key()).or_insert(job);
     }
 
     /// Where the runtime's copy of a blob lies, if it is to be checked.
     pub(super) fn awaiting_check(&self, key: &BlobKey) -> Option<(ContentStore, BlobInfo)> {
-        let job = self.waiting.get(key).filter(|job| job.purpose == Purpose::Check);
-        job.map(|job| (job.content.clone(), job.blob))
+        self.waiting.get(key).filter(|job| job.purpose == Purpose::Check).and_then(|job| match &job.place {
+            Place::Runtime(content) => Some((content.clone(), job.blob)),
+            Place::Own => None,
+        })
     }
 
     /// The blob isn't to be hashed any more.
     pub(super) fn stop(&mut self, key: &BlobKey) {
         self.waiting.remove(key);
-        if let Some(orders) = self.running.remove(key) {
-            orders.stop.store(true, Ordering::Relaxed);
+        if let Some(running) = self.running.remove(key) {
+            running.orders.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The runtime's copy of a blob isn't to be checked any more.
+    pub(super) fn stop_check(&mut self, key: &BlobKey) {
+        let waits = self.waiting.get(key).is_some_and(|job| job.purpose == Purpose::Check);
+        if waits || self.running.get(key).is_some_and(|running| running.purpose == Purpose::Check) {
+            self.stop(key);
         }
     }
 
     pub(super) fn stop_all(&mut self) {
         self.waiting.clear();
-        std::mem::take(&mut self.running).values().for_each(|orders| orders.stop.store(true, Ordering::Relaxed));
+        let running = std::mem::take(&mut self.running);
+        running.values().for_each(|running| running.orders.stop.store(true, Ordering::Relaxed));
     }
 
     /// Somebody waits for a blob's links; whether it is still to be begun.
     fn hurry(&mut self, key: &BlobKey) -> bool {
-        if let Some(orders) = self.running.get(key) {
-            orders.hurry.store(true, Ordering::Relaxed);
+        if let Some(running) = self.running.get(key) {
+            running.orders.hurry.store(true, Ordering::Relaxed);
         }
         let waiting = self.waiting.get_mut(key).filter(|job| job.purpose == Purpose::Link);
         waiting.is_some_and(|job| !std::mem::replace(&mut job.wanted, true))
@@ -158,7 +189,8 @@ impl Room {
         let Some(identity) = self.identity.clone() else { return };
         while let Some(job) = self.hashing.next(Instant::now()) {
             let orders = Orders { hurry: Arc::new(AtomicBool::new(job.wanted)), ..Orders::default() };
-            self.hashing.running.insert(job.blob.key(), orders.clone());
+            let running = Running { purpose: job.purpose, orders: orders.clone() };
+            self.hashing.running.insert(job.blob.key(), running);
             let work = Work {
                 job,
                 orders,
@@ -183,7 +215,7 @@ impl Room {
     }
 
     pub(super) fn hash_ended(&mut self, ended: HashEnded) {
-        let HashEnded { blob, purpose, content, result } = ended;
+        let HashEnded { blob, purpose, place, result } = ended;
         let key = blob.key();
         // One that was stopped counts for nothing: the same blob may be running again.
         if matches!(result, Err(ComputeError::BrokenOff)) || self.hashing.running.remove(&key).is_none() {
@@ -191,11 +223,11 @@ impl Room {
         }
         let digest = blob.digest;
         match (result, purpose) {
-            (Ok(_), Purpose::Link) => tracing::debug!(%digest, "a blob of the runtime's is linked"),
+            (Ok(_), Purpose::Link) => tracing::debug!(%digest, "a blob that was here is linked"),
             (Ok(chain), Purpose::Check) => {
                 let known = self.blobs.get(&digest).is_some_and(|known| known.complete && known.info == blob);
                 let lent = Arc::clone(&self.desk.lent);
-                if known {
+                if let (true, Place::Runtime(content)) = (known, place) {
                     tokio::task::spawn_blocking(move || match lent.replace(&content, &chain) {
                         Ok(()) => tracing::debug!(%digest, "the runtime has the blob: our own copy is gone"),
                         Err(error) => tracing::warn!(%digest, %error, "our own copy of a blob can't be removed"),
@@ -203,8 +235,12 @@ impl Room {
                 }
             }
             (Err(error), Purpose::Link) => {
-                tracing::warn!(%digest, %error, "what the runtime has isn't the blob: it isn't served");
+                tracing::warn!(%digest, %error, ?place, "what is here isn't the blob: it isn't served");
                 self.forget(digest, TransferError::Ended);
+                if let Place::Own = place {
+                    let lent = Arc::clone(&self.desk.lent);
+                    tokio::task::spawn_blocking(move || lent.remove_own(&key));
+                }
             }
             (Err(error), Purpose::Check) => {
                 tracing::warn!(%digest, %error, "what the runtime has isn't the blob: our own copy stays");
@@ -227,15 +263,14 @@ struct Work {
 impl Work {
     fn run(self) {
         let result = self.hash();
-        let Job { content, blob, purpose, .. } = self.job;
+        let Job { place, blob, purpose, .. } = self.job;
         // The room ends before its channel does.
-        let _ = self.results.blocking_send(Done::HashEnded(HashEnded { blob, purpose, content, result }));
+        let _ = self.results.blocking_send(Done::HashEnded(HashEnded { blob, purpose, place, result }));
     }
 
     fn hash(&self) -> Result<ClosedChain, ComputeError> {
         let blob = self.job.blob;
-        let gone = || ComputeError::Read(std::io::Error::from(std::io::ErrorKind::NotFound));
-        let file = self.job.content.blob(&blob.digest).map_err(ComputeError::Read)?.ok_or_else(gone)?;
+        let bytes = self.open().map_err(ComputeError::Read)?;
         let mut since = Instant::now();
         let mut pace = |_: u64| {
             self.rest(since.elapsed());
@@ -253,7 +288,18 @@ impl Work {
                 }
             }
         };
-        compute_chain(file.into_reader(), blob, &mut proven, &mut pace)
+        compute_chain(bytes, blob, &mut proven, &mut pace)
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read>> {
+        let blob = self.job.blob;
+        Ok(match &self.job.place {
+            Place::Runtime(content) => {
+                let file = content.blob(&blob.digest)?.ok_or(io::ErrorKind::NotFound)?;
+                Box::new(file.into_reader())
+            }
+            Place::Own => Box::new(Own { store: Arc::clone(&self.store), blob, at: 0 }),
+        })
     }
 
     /// Signs the links of these chunks and tells of them.
@@ -281,5 +327,22 @@ impl Work {
         while on() && self.busy.load(Ordering::Relaxed) {
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+}
+
+/// A blob in our own store, from its first byte on.
+struct Own {
+    store: Arc<RuntimeStore>,
+    blob: BlobInfo,
+    at: u64,
+}
+
+impl Read for Own {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.blob.geometry.size_bytes() - self.at).unwrap_or(usize::MAX);
+        let length = left.min(buf.len());
+        self.store.read_at(&self.blob.key(), self.at, &mut buf[..length]).map_err(io::Error::other)?;
+        self.at += length as u64;
+        Ok(length)
     }
 }

@@ -16,7 +16,7 @@ use shoal_store::containerd::ContentStore;
 use shoal_types::{BlobInfo, BlobKey, ChunkSize, Digest, Geometry};
 use tokio::sync::{broadcast, oneshot};
 
-use super::hashing::Purpose;
+use super::hashing::{Place, Purpose};
 use super::room::Room;
 use super::start::{Command, Exchange, ExchangeError};
 use super::transfer::TransferError;
@@ -87,7 +87,7 @@ impl Room {
                 return Offered::Lent;
             }
             if known.complete {
-                self.hashing.add(content, info, Purpose::Check);
+                self.hashing.add(Place::Runtime(content), info, Purpose::Check);
                 return Offered::Ours;
             }
             if !take_over {
@@ -104,7 +104,7 @@ impl Room {
         self.desk.lent.borrow(&content, blob);
         let Some(stored) = self.desk.store.stored(&blob.key()) else { return Offered::InTransfer };
         self.begin(stored, None, PRIORITY);
-        self.hashing.add(content, blob, Purpose::Link);
+        self.hashing.add(Place::Runtime(content), blob, Purpose::Link);
         self.hash_next();
         Offered::Lent
     }
@@ -123,7 +123,7 @@ impl Room {
         if self.desk.lent.is_lent(&key) {
             self.forget(digest, TransferError::Ended);
         } else {
-            self.hashing.stop(&key);
+            self.hashing.stop_check(&key);
         }
     }
 
@@ -138,7 +138,7 @@ impl Room {
         blob.shared.recut(info);
         (blob.complete, blob.local) = (false, true);
         self.engine.start_local(now, info, PRIORITY);
-        self.hashing.add(content, info, Purpose::Link);
+        self.hashing.add(Place::Runtime(content), info, Purpose::Link);
         self.hash_for_others(info.key());
     }
 

@@ -131,7 +131,7 @@ impl Room {
         let (results, done) = mpsc::channel(RESULTS);
         let began = Instant::now();
         let me = node_id(&config.name);
-        let config_seed = config.seed;
+        let (config_seed, own_copy_for) = (config.seed, config.own_copy_for);
         Self {
             me,
             engine: Engine::new(me, config.zone.clone(), config.engine.clone(), config.seed),
@@ -147,7 +147,7 @@ impl Room {
             links: Links::default(),
             held: BTreeMap::new(),
             runs: Runs::new(),
-            hashing: Hashing::default(),
+            hashing: Hashing::new(own_copy_for),
             heard: Heard::default(),
             stand_in: None,
             stands_in_at: None,
@@ -286,6 +286,11 @@ impl Room {
                 let _ = answer.send(self.offer(offer));
             }
             Command::Retract { digest } => self.retract(digest),
+            Command::Hurry { digest } => {
+                if let Some(key) = self.blobs.get(&digest).map(|blob| blob.info.key()) {
+                    self.hash_for_others(key);
+                }
+            }
             Command::Snapshot { answer } => self.snapshot(answer),
         }
     }

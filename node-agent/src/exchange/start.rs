@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use shoal_store::{RuntimeStore, Standing, Store, StoreError, StoredBlob};
@@ -47,6 +48,8 @@ pub struct ExchangeConfig {
     pub plain_peers: bool,
     /// The connections' settings.
     pub transport: transport::Settings,
+    /// How long our own copy of a blob stays when the runtime has one, before that is checked and ours goes.
+    pub own_copy_for: Duration,
     /// Decides every tie.
     pub seed: u64,
 }
@@ -77,10 +80,25 @@ pub enum ExchangeError {
 
 /// What the room is asked for.
 pub(super) enum Command {
-    Want { wanted: Wanted, begun: Box<Begun>, answer: oneshot::Sender<Transfer> },
-    Offer { offer: Offer, answer: oneshot::Sender<Offered> },
-    Retract { digest: Digest },
-    Snapshot { answer: oneshot::Sender<Snapshot> },
+    Want {
+        wanted: Wanted,
+        begun: Box<Begun>,
+        answer: oneshot::Sender<Transfer>,
+    },
+    Offer {
+        offer: Offer,
+        answer: oneshot::Sender<Offered>,
+    },
+    Retract {
+        digest: Digest,
+    },
+    /// A reader waits for a blob that runs.
+    Hurry {
+        digest: Digest,
+    },
+    Snapshot {
+        answer: oneshot::Sender<Snapshot>,
+    },
 }
 
 /// A blob that has begun in the store.
@@ -200,7 +218,11 @@ impl Exchange {
     /// [`ExchangeError`]; with [`ExchangeError::NoRoom`] the blob can be had from the origin without being stored.
     pub async fn want(&self, wanted: Wanted) -> Result<Transfer, ExchangeError> {
         if let Some(shared) = self.desk.running(&wanted.digest) {
-            return Ok(Transfer::new(&shared));
+            let transfer = Transfer::new(&shared);
+            if !transfer.is_complete() {
+                self.commands.send(Command::Hurry { digest: wanted.digest }).await.map_err(|_| ExchangeError::Ended)?;
+            }
+            return Ok(transfer);
         }
         let size = wanted.size_bytes;
         let geometry = Geometry::new(size, ChunkSize::for_blob(size)).map_err(|_| ExchangeError::Size(size))?;

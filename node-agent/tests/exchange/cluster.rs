@@ -269,6 +269,7 @@ impl Node {
             listen,
             plain_peers: false,
             transport: transport::Settings::default(),
+            own_copy_for: Duration::ZERO,
             seed: 1,
         };
         let origins: Arc<dyn Origins> = match kind {
@@ -318,6 +319,12 @@ impl Node {
             }
         };
         timeout(LONG, heard).await.expect("a node hears of the others");
+    }
+
+    /// The files in which its own store keeps blobs' bytes.
+    pub(crate) fn own_files(&self) -> usize {
+        let files = std::fs::read_dir(self.dir.path().join("store/blobs")).unwrap();
+        files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "data")).count()
     }
 
     pub(crate) async fn stop(self) -> Dir {

@@ -120,8 +120,14 @@ async fn wrong_bytes_of_an_origin_are_kept_by_nobody() {
     let deceived = cluster.node_that("deceived", Kind::Deceived).await;
     let wanted = deceived.want(digest, bytes.len()).await;
     let honest = join_all(["a", "b", "c", "d"].map(|name| cluster.node(name))).await;
+    let mut spoilt: Vec<_> = honest.iter().map(|node| node.exchange.spoilt()).collect();
     let pulled = join_all(honest.iter().map(|node| pull(node, digest, bytes.len()))).await;
     assert!(pulled.iter().all(|(read, _)| *read == bytes));
+    // Whoever's pull was cut says of which blob: a runtime's ingests of it are to be aborted.
+    for (spoilt, (_, failures)) in spoilt.iter_mut().zip(&pulled) {
+        let told: Vec<_> = std::iter::from_fn(|| spoilt.try_recv().ok()).collect();
+        assert!(told.len() >= *failures && told.iter().all(|of| *of == digest), "{told:?}, {failures} failures");
+    }
     for node in &honest {
         assert!(node.exchange.stored(&digest).is_some());
     }
