@@ -42,7 +42,7 @@ use tokio_util::task::TaskTracker;
 pub use error::StartError;
 
 use crate::content::{self, OriginPool, Parts, Policies, SwarmContent};
-use crate::exchange::{Exchange, ExchangeConfig};
+use crate::exchange::{Exchange, ExchangeConfig, RECENT_BYTES};
 use crate::mirror::{self, Mirror, Token};
 use crate::runtime::{self, Runtime, RuntimeConfig};
 use crate::transport;
@@ -121,7 +121,23 @@ impl Agent {
     ///
     /// # Errors
     /// One line that says what can't be had.
-    pub async fn start(config: AgentConfig, mut metrics: Registry) -> Result<Self, StartError> {
+    pub async fn start(config: AgentConfig, metrics: Registry) -> Result<Self, StartError> {
+        Self::launch(config, None, metrics).await
+    }
+
+    /// The same over a store that its caller has opened: one with faults, for example. Nothing is remembered beside it.
+    ///
+    /// # Errors
+    /// One line that says what can't be had.
+    pub async fn start_over(config: AgentConfig, store: Arc<dyn Store>, metrics: Registry) -> Result<Self, StartError> {
+        Self::launch(config, Some(store), metrics).await
+    }
+
+    async fn launch(
+        config: AgentConfig,
+        store: Option<Arc<dyn Store>>,
+        mut metrics: Registry,
+    ) -> Result<Self, StartError> {
         let dir = &config.data_dir;
         if config.peer_listen.port() == 0 {
             return Err(StartError::Setting("--peer-listen needs a port of its own: others are told of it".to_owned()));
@@ -140,7 +156,10 @@ impl Agent {
         let mirror_addr = local(&listener, config.mirror_listen)?;
         // The exchange listens when it has a certificate; a port that somebody else has is better known now.
         drop(listen("the peers' side", config.peer_listen, "--peer-listen").await?);
-        let store = open_store(dir.join("store"), config.limits).await?;
+        let (store, recent_bytes) = match store {
+            Some(store) => (Arc::new(RuntimeStore::new(store)), 0),
+            None => (open_store(dir.join("store"), config.limits).await?, RECENT_BYTES),
+        };
 
         let stops: [CancellationToken; 4] = std::array::from_fn(|_| CancellationToken::new());
         let [stop_mirror, stop_exchange, stop_client, stop_rest] = stops;
@@ -164,6 +183,7 @@ impl Agent {
             zone: config.zone.clone(),
             listen: config.peer_listen,
             plain_peers: config.plain_peers,
+            recent_bytes,
             transport: transport::Settings {
                 upload_limit: config.upload_limit,
                 download_limit: config.download_limit,

@@ -39,6 +39,7 @@ use shoal_oci::{Registry, Repository};
 use shoal_types::Digest;
 
 pub use lending::Offered;
+pub use reads::RECENT_BYTES;
 pub use start::{BlobSnapshot, Exchange, ExchangeConfig, ExchangeError, Snapshot, Traffic};
 pub use transfer::{Transfer, TransferError};
 

@@ -3,7 +3,7 @@
 //! A chunk is sent on within moments of its coming, several times, and the runtime's stream often follows closely. From memory that costs
 //! neither a copy nor a change of threads.
 //!
-//! State: the last chunks that were verified, [`RECENT_BYTES`] of them at most.
+//! State: the last chunks that were verified, so many bytes of them at most.
 //! Invariants: what is in memory was kept in the store first, and is forgotten with it. Nothing here waits for a disk but tasks that may.
 //! Absent on purpose: chunks that are read again and again: the kernel's cache has them.
 
@@ -17,7 +17,7 @@ use shoal_types::{BlobInfo, BlobKey, ChunkIndex};
 
 /// What a link of 10 Gbit/s brings in 13 ms: the time in which neighbours hear of a chunk and ask for it is less than a tenth of that. An
 /// agent is to stay below 128 MiB.
-const RECENT_BYTES: usize = 16 << 20;
+pub const RECENT_BYTES: usize = 16 << 20;
 
 /// Where bytes are read. A clone reads the same.
 #[derive(Clone)]
@@ -26,16 +26,18 @@ pub(super) struct Reads {
     recent: Arc<Mutex<Recent>>,
 }
 
-#[derive(Default)]
 struct Recent {
+    /// How many bytes it may be.
+    most: usize,
     chunks: BTreeMap<(BlobKey, ChunkIndex), Bytes>,
     order: VecDeque<(BlobKey, ChunkIndex)>,
     bytes: usize,
 }
 
 impl Reads {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, recent: Arc::default() }
+    /// With so many bytes in memory at most: with none every read is the store's.
+    pub(super) fn new(store: Arc<dyn Store>, recent_bytes: usize) -> Self {
+        Self { store, recent: Arc::new(Mutex::new(Recent::new(recent_bytes))) }
     }
 
     /// A chunk was verified and is in the store.
@@ -76,13 +78,17 @@ impl Reads {
 }
 
 impl Recent {
+    const fn new(most: usize) -> Self {
+        Self { most, chunks: BTreeMap::new(), order: VecDeque::new(), bytes: 0 }
+    }
+
     fn insert(&mut self, id: (BlobKey, ChunkIndex), bytes: Bytes) {
         self.bytes += bytes.len();
         match self.chunks.insert(id, bytes) {
             Some(old) => self.bytes -= old.len(),
             None => self.order.push_back(id),
         }
-        while self.bytes > RECENT_BYTES {
+        while self.bytes > self.most {
             let Some(oldest) = self.order.pop_front() else { return };
             self.bytes -= self.chunks.remove(&oldest).map_or(0, |bytes| bytes.len());
         }
@@ -113,7 +119,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_kept_lately_is_read_without_the_store() {
-        let reads = Reads::new(Arc::new(MemoryStore::new(Limits::new(1 << 30))));
+        let reads = Reads::new(Arc::new(MemoryStore::new(Limits::new(1 << 30))), RECENT_BYTES);
         let chunk = blob(1).geometry.chunk_size().bytes();
         let kept = Bytes::from((0..chunk).map(|at| (at % 251) as u8).collect::<Vec<_>>());
         let start = u64::from(chunk);
@@ -129,7 +135,7 @@ mod tests {
 
     #[test]
     fn only_the_last_few_chunks_are_remembered() {
-        let mut recent = Recent::default();
+        let mut recent = Recent::new(RECENT_BYTES);
         let bytes = Bytes::from(vec![0; RECENT_BYTES / 4]);
         for index in [0, 1, 2, 3, 3, 4, 5] {
             recent.insert((blob(1).key(), ChunkIndex::new(index)), bytes.clone());
@@ -140,5 +146,8 @@ mod tests {
         recent.insert((blob(2).key(), ChunkIndex::new(0)), Bytes::from_static(b"x"));
         recent.forget(blob(1).key());
         assert_eq!((recent.bytes, recent.order.len(), recent.chunks.len()), (1, 1, 1));
+        let mut nothing = Recent::new(0);
+        nothing.insert((blob(1).key(), ChunkIndex::new(0)), bytes);
+        assert_eq!((nothing.bytes, nothing.order.len(), nothing.chunks.len()), (0, 0, 0));
     }
 }

@@ -46,6 +46,8 @@ pub struct ExchangeConfig {
     pub listen: SocketAddr,
     /// Whether peers' links are unencrypted and unproven: only where a cluster chose that.
     pub plain_peers: bool,
+    /// How much of what was verified last is read from memory: [`RECENT_BYTES`](super::RECENT_BYTES).
+    pub recent_bytes: usize,
     /// The connections' settings.
     pub transport: transport::Settings,
     /// How long our own copy of a blob stays when the runtime has one, before that is checked and ours goes.
@@ -192,7 +194,7 @@ impl Exchange {
     ) -> Result<(Self, JoinHandle<()>), shoal_swarm::ConfigError> {
         config.engine.validate()?;
         let desk = Arc::new(Desk {
-            reads: Reads::new(Arc::clone(&store) as _),
+            reads: Reads::new(Arc::clone(&store) as _, config.recent_bytes),
             store: Arc::clone(&store) as _,
             lent: store,
             spoilt: broadcast::Sender::new(SPOILT),

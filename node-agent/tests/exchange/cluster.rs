@@ -11,7 +11,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
-use shoal_agent::exchange::{Exchange, ExchangeConfig, OriginStream, Origins, Source, SourceKind, Transfer, Wanted};
+use shoal_agent::exchange::{
+    Exchange, ExchangeConfig, OriginStream, Origins, RECENT_BYTES, Source, SourceKind, Transfer, Wanted,
+};
 use shoal_agent::transport;
 
 use shoal_store::{DiskStore, Faults, FaultyStore, Limits, Percent, RuntimeStore};
@@ -268,6 +270,8 @@ impl Node {
             zone: Zone::default(),
             listen,
             plain_peers: false,
+            // A liar's wrong bytes come from its store.
+            recent_bytes: if kind == Kind::Liar { 0 } else { RECENT_BYTES },
             transport: transport::Settings::default(),
             own_copy_for: Duration::ZERO,
             seed: 1,
