@@ -40,6 +40,13 @@ impl Times {
             f64::midpoint(self.sorted[middle - 1], self.sorted[middle])
         }
     }
+
+    /// That of which so many percent are at most as large.
+    #[must_use]
+    pub fn percentile(&self, percent: usize) -> f64 {
+        let rank = (self.sorted.len() * percent.min(100)).div_ceil(100).max(1);
+        self.sorted[rank - 1]
+    }
 }
 
 /// Rounded for printing: what is measured isn't known better than to a thousandth.
@@ -71,6 +78,13 @@ pub struct NodeFigures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_times() {
+        let times = Times::new((1..=300_u32).map(f64::from).collect()).unwrap();
+        assert_eq!([0, 1, 50, 99, 100].map(|percent| times.percentile(percent)), [1.0, 3.0, 150.0, 297.0, 300.0]);
+        assert_eq!(Times::new(vec![7.0]).unwrap().percentile(99), 7.0);
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {

@@ -133,12 +133,17 @@ impl Node {
 
     /// Bytes that it got from peers and from the origin, if it tells.
     pub async fn bytes_by_source(&self) -> (Option<u64>, Option<u64>) {
-        let metrics = page(self.admin, "/metrics").await.unwrap_or_default();
-        let led = sample(&metrics, "shoal_exchange_origin_bytes_total");
-        // A counter with labels has no sample before it counts.
-        let passed = sample(&metrics, "shoal_content_bytes_total{source=\"origin\"}").unwrap_or(0);
-        (sample(&metrics, "shoal_exchange_received_bytes_total"), led.map(|led| led + passed))
+        bytes_by_source(self.admin).await
     }
+}
+
+/// Bytes that the agent with this admin server got from peers and from the origin, if it tells.
+pub(crate) async fn bytes_by_source(admin: SocketAddr) -> (Option<u64>, Option<u64>) {
+    let metrics = page(admin, "/metrics").await.unwrap_or_default();
+    let led = sample(&metrics, "shoal_exchange_origin_bytes_total");
+    // A counter with labels has no sample before it counts.
+    let passed = sample(&metrics, "shoal_content_bytes_total{source=\"origin\"}").unwrap_or(0);
+    (sample(&metrics, "shoal_exchange_received_bytes_total"), led.map(|led| led + passed))
 }
 
 /// A sample of a page of metrics, by its name and labels.

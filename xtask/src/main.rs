@@ -31,7 +31,7 @@ enum Command {
     Check(check::Options),
     /// The tests of every crate.
     Test(PassedOn),
-    /// The Criterion benchmarks.
+    /// The Criterion benchmarks; `bench agent` measures whole agents, as root, and takes arguments of its own behind the dashes.
     Bench(Bench),
     /// The simulator: every argument is its own. Without one it lists the scenarios.
     #[command(disable_help_flag = true)]
@@ -57,12 +57,12 @@ struct PassedOn {
 
 #[derive(Args, Debug)]
 struct Bench {
-    /// One benchmark target, for example `chain`; a pattern like `ch*` works too. All of them if absent.
+    /// One benchmark target, for example `chain`; a pattern like `ch*` works too. All of them if absent. `agent` is no target of Criterion's.
     #[arg(default_value = "*")]
     name: String,
-    /// Passed on to Criterion, for example `-- --save-baseline before`.
-    #[arg(value_name = "CRITERION_ARGS", last = true)]
-    criterion: Vec<OsString>,
+    /// Passed on to Criterion, for example `-- --save-baseline before`, or to the agent's bench: `bench agent -- --help`.
+    #[arg(value_name = "ARGS", last = true)]
+    passed_on: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
@@ -79,6 +79,10 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Check(options) => check::run(&options),
         Command::Test(passed_on) => test(passed_on).run("mend the failing test or build shown above"),
+        Command::Bench(bench) if bench.name == AGENT => {
+            build_agent().run(TO_BUILD)?;
+            bench.step().become_it()
+        }
         Command::Bench(bench) => bench.step().run("mend the failing benchmark or build shown above"),
         Command::Sim(passed_on) => sim(passed_on).become_it(),
         Command::Demo(passed_on) => in_release(passed_on, "shoal-demo"),
@@ -86,19 +90,24 @@ fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
+/// The benchmark that is a program of `e2e/`.
+const AGENT: &str = "agent";
+
+const TO_BUILD: &str = "mend the build shown above; it takes the toolchain of rust-toolchain.toml and a C compiler";
+
 /// A program of `e2e/`, which starts the agent's. Both are built by one line, so that they share their dependencies' features and
 /// the second line builds nothing.
 fn in_release(passed_on: PassedOn, program: &str) -> anyhow::Result<()> {
-    build_agent().run("mend the build shown above; it takes the toolchain of rust-toolchain.toml and a C compiler")?;
-    e2e(passed_on, program).become_it()
+    build_agent().run(TO_BUILD)?;
+    e2e(passed_on.into_args(), program).become_it()
 }
 
 fn build_agent() -> Step {
     Step::cargo(["build", "--release", "--bins", "-p", "shoal-agent", "-p", "shoal-e2e"])
 }
 
-fn e2e(passed_on: PassedOn, program: &str) -> Step {
-    Step::cargo(["run", "--quiet", "--release", "-p", "shoal-e2e", "--bin", program, "--"]).args(passed_on.into_args())
+fn e2e(args: Vec<OsString>, program: &str) -> Step {
+    Step::cargo(["run", "--quiet", "--release", "-p", "shoal-e2e", "--bin", program, "--"]).args(args)
 }
 
 /// From the workspace's root cargo tests every member; a `-p` among the arguments narrows that, which `--workspace` would forbid.
@@ -120,8 +129,11 @@ impl PassedOn {
 impl Bench {
     /// `--bench` leaves out the unit tests' harnesses, which `cargo bench` would start too and which don't know Criterion's arguments.
     fn step(self) -> Step {
+        if self.name == AGENT {
+            return e2e(self.passed_on, "shoal-bench");
+        }
         let step = Step::cargo(["bench", "--bench"]).args([self.name]);
-        if self.criterion.is_empty() { step } else { step.args(["--"]).args(self.criterion) }
+        if self.passed_on.is_empty() { step } else { step.args(["--"]).args(self.passed_on) }
     }
 }
 
@@ -141,8 +153,8 @@ mod tests {
             Command::Test(passed_on) => test(passed_on),
             Command::Bench(bench) => bench.step(),
             Command::Sim(passed_on) => sim(passed_on),
-            Command::Demo(passed_on) => e2e(passed_on, "shoal-demo"),
-            Command::Lab(passed_on) => e2e(passed_on, "shoal-lab"),
+            Command::Demo(passed_on) => e2e(passed_on.into_args(), "shoal-demo"),
+            Command::Lab(passed_on) => e2e(passed_on.into_args(), "shoal-lab"),
         }
         .to_string()
     }
@@ -162,6 +174,8 @@ mod tests {
             ("bench", "cargo bench --bench '*'"),
             ("bench chain", "cargo bench --bench chain"),
             ("bench chain -- --quick", "cargo bench --bench chain -- --quick"),
+            ("bench agent", "cargo run --quiet --release -p shoal-e2e --bin shoal-bench --"),
+            ("bench agent -- --pairs 1", "cargo run --quiet --release -p shoal-e2e --bin shoal-bench -- --pairs 1"),
             ("sim", "cargo run --release -p shoal-sim --"),
             ("sim --help", "cargo run --release -p shoal-sim -- --help"),
             ("lab --help", "cargo run --quiet --release -p shoal-e2e --bin shoal-lab -- --help"),

@@ -7,14 +7,22 @@
 //! ```
 //!
 //! In the same run: the goodput of one flow from the origin to a node and from a node to another is measured first, and the bound is what these
-//! allow; then all nodes pull at once, with cold stores; then, if asked for, once more straight from the origin.
+//! allow; then all nodes pull, with cold stores; then, if asked for, once more straight from the origin, with libtorrent, or with a fault.
 //!
 //! State: namespaces, processes and a directory in memory, all of which end with the run, also by an error or Ctrl-C.
 //! Invariants: nothing of the host's own network changes; every name has this process's number in it, and what a killed run left is
-//! removed by the next one. Absent on purpose: latency and loss (the kernels at hand have no netem), container runtimes, other systems.
+//! removed by the next one. Absent on purpose: latency and loss (the kernels at hand have no netem), container runtimes.
 
+pub mod bench;
+mod client;
+mod cluster;
+mod faults;
 mod goodput;
+mod liar;
+mod libtorrent;
 mod network;
+mod origin;
+mod pulls;
 mod report;
 mod run;
 mod usage;
@@ -23,6 +31,7 @@ mod workers;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
+use self::faults::Fault;
 use crate::units::{Rate, Size};
 
 /// Measures Shoal over shaped networks. It takes root.
@@ -47,6 +56,15 @@ pub struct Options {
     /// What to measure beside Shoal in the same run.
     #[arg(long, value_enum)]
     pub(crate) against: Option<Against>,
+    /// How many pairs of rounds, with --against libtorrent.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) pairs: u32,
+    /// When the nodes begin.
+    #[arg(long, value_enum, default_value_t = Start::AtOnce)]
+    pub(crate) start: Start,
+    /// What goes wrong in a second round: liars:COUNT, kill:COUNT@PERCENT (agents, when so much has come) or kill-tracker@PERCENT.
+    #[arg(long)]
+    pub(crate) fault: Option<Fault>,
     /// The result as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -69,6 +87,17 @@ pub(crate) enum Puller {
 pub(crate) enum Against {
     /// All nodes pull from the origin.
     Direct,
+    /// libtorrent with 64 KiB pieces, tuned for this network.
+    Libtorrent,
+}
+
+/// When the nodes begin to pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Start {
+    /// In one moment.
+    AtOnce,
+    /// One after the other, over the time that all of them would need at least if they began together.
+    Staggered,
 }
 
 /// Runs the lab, or the part of it that this process was started for.
@@ -91,7 +120,7 @@ mod tests {
     #[test]
     fn the_arguments_are_sound() {
         Options::command().debug_assert();
-        for wrong in ["--nodes 0", "--nodes 201", "--client docker", "--against hope"] {
+        for wrong in ["--nodes 0", "--nodes 201", "--client docker", "--against hope", "--pairs 0", "--fault fire"] {
             assert!(Options::try_parse_from(["lab"].into_iter().chain(wrong.split(' '))).is_err(), "{wrong}");
         }
     }

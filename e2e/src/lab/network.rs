@@ -32,6 +32,8 @@ pub(super) struct Network {
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     namespace: String,
+    /// Its end of the link at the hub.
+    port: String,
     pub(super) address: Ipv4Addr,
     shaped: bool,
 }
@@ -59,22 +61,33 @@ impl Network {
         let ix = self.places.len();
         let place = Place {
             namespace: format!("{PREFIX}-{}-{name}", std::process::id()),
+            port: format!("port{ix}"),
             address: Ipv4Addr::new(10, 77, u8::try_from(ix / 250)?, u8::try_from(ix % 250 + 1)?),
             shaped: rate.is_some(),
         };
-        let (own, hub, port) = (&*place.namespace, &*self.hub, format!("port{ix}"));
+        let (own, hub, port) = (&*place.namespace, &*self.hub, &*place.port);
         ip(&["netns", "add", own])?;
         self.places.push(place.clone());
-        ip(&["-n", hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", own])?;
-        ip(&["-n", hub, "link", "set", &port, "master", "hub", "up"])?;
+        ip(&["-n", hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", own])?;
+        ip(&["-n", hub, "link", "set", port, "master", "hub", "up"])?;
         ip(&["-n", own, "addr", "add", &format!("{}/16", place.address), "dev", "eth0"])?;
         ip(&["-n", own, "link", "set", "eth0", "up"])?;
         ip(&["-n", own, "link", "set", "lo", "up"])?;
         if let Some(rate) = rate {
             shape(own, "eth0", rate)?;
-            shape(hub, &port, rate)?;
+            shape(hub, port, rate)?;
         }
         Ok(place)
+    }
+
+    /// Bytes that these places have received through their token buckets.
+    pub(super) fn received_bytes(&self, places: &[Place]) -> Result<u64> {
+        let queues = buckets(&self.hub)?;
+        let of = |place: &Place| {
+            let bytes = queues.iter().find(|(port, _)| *port == place.port).map(|(_, bytes)| *bytes);
+            bytes.with_context(|| format!("{} isn't shaped", place.namespace))
+        };
+        places.iter().map(of).sum()
     }
 
     /// Has all places use cubic: BBR, a host's default here and there, fills a token bucket differently. A namespace may choose only what
@@ -117,10 +130,8 @@ impl Place {
     /// Bytes that have left through the token bucket. At the interface segmentation offload would skew them.
     pub(super) fn sent_bytes(&self) -> Result<u64> {
         ensure!(self.shaped, "{} isn't shaped", self.namespace);
-        let text = run("tc", &["-n", &self.namespace, "-s", "-j", "qdisc", "show", "dev", "eth0"])?;
-        let queues: Value = serde_json::from_str(&text).context("tc's JSON can't be read")?;
-        let bucket = queues.as_array().and_then(|queues| queues.iter().find(|queue| queue["kind"] == "tbf"));
-        bucket.and_then(|bucket| bucket["bytes"].as_u64()).context("tc doesn't tell the bytes")
+        let queues = buckets(&self.namespace)?;
+        queues.first().map(|(_, bytes)| *bytes).context("tc doesn't tell the bytes")
     }
 
     fn entrance(&self) -> String {
@@ -139,6 +150,18 @@ fn shape(namespace: &str, device: &str, rate: Rate) -> Result<()> {
         "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", "rate", &rate, "burst", &burst, "limit", &limit,
     ];
     run("tc", &arguments).map(drop).context("links can't be shaped here (the kernel's sch_tbf)")
+}
+
+/// The token buckets of a namespace: device, and bytes that have passed. Asked about one device, tc wouldn't name it.
+fn buckets(namespace: &str) -> Result<Vec<(String, u64)>> {
+    let text = run("tc", &["-n", namespace, "-s", "-j", "qdisc", "show"])?;
+    parse_buckets(&text).context("tc's JSON can't be read")
+}
+
+fn parse_buckets(json: &str) -> Option<Vec<(String, u64)>> {
+    let queues: Value = serde_json::from_str(json).ok()?;
+    let buckets = queues.as_array()?.iter().filter(|queue| queue["kind"] == "tbf");
+    buckets.map(|bucket| Some((bucket["dev"].as_str()?.to_owned(), bucket["bytes"].as_u64()?))).collect()
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {
@@ -183,6 +206,14 @@ fn owner(namespace: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_buckets_of_a_namespace_are_told_from_its_other_queues() {
+        let json = r#"[{"kind":"noqueue","dev":"lo","bytes":9},{"kind":"tbf","dev":"port0","bytes":70},
+            {"kind":"tbf","dev":"port1","bytes":8}]"#;
+        assert_eq!(parse_buckets(json), Some(vec![("port0".to_owned(), 70), ("port1".to_owned(), 8)]));
+        assert_eq!(parse_buckets("[{\"kind\":\"tbf\"}]"), None);
+    }
 
     #[test]
     fn only_our_own_namespaces_have_an_owner() {

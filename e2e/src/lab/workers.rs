@@ -4,34 +4,42 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser as _, Subcommand};
+use serde_json::Value;
 use shoal_agent::cli::Cli;
-use shoal_agent::pull::{Client, MirrorUrl, Progress};
-use shoal_oci::ImageName;
-use shoal_oci::testing::{Options, Registry};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::sleep;
 
+use super::bench::{Fetch, Reference, Small};
+use super::client::Pull;
 use super::goodput;
+use super::liar::Liar;
 use super::network::Place;
-use crate::nodes;
-use crate::units::Size;
+use super::origin::{self, Contents};
+use crate::nodes::{self, Node, Tracker};
+
+/// A page that an agent renews each second has been renewed by then.
+const RENEWED: Duration = Duration::from_millis(1200);
 
 /// A job's command.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Worker {
-    /// The origin registry, with an image `lab/image:1`. Says the bytes of its blobs in the file when it listens.
+    /// The origin registry.
     #[command(hide = true)]
-    Origin { listen: SocketAddr, size: Size, layers: u32, ready: PathBuf },
-    /// A client: says `ready`, waits for a line, pulls, says `done`.
+    Origin {
+        listen: SocketAddr,
+        #[command(flatten)]
+        contents: Contents,
+    },
+    /// A client: says `ready`, waits for a line, pulls, says how it went.
     #[command(hide = true)]
-    Client { mirror: MirrorUrl, image: ImageName },
+    Client(Pull),
     /// Waits until an agent serves, and says `ready`.
     #[command(hide = true)]
     Ready { admin: SocketAddr },
@@ -41,6 +49,21 @@ pub(crate) enum Worker {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// A receiver that nobody reads from: the same with the exchange's figures.
+    #[command(hide = true)]
+    Fetch(Fetch),
+    /// The same with curl and openssl: says their CPU seconds.
+    #[command(hide = true)]
+    Reference(Reference),
+    /// A client of small blobs.
+    #[command(hide = true)]
+    Small(Small),
+    /// An agent that lies to its peers.
+    #[command(hide = true)]
+    Liar(Liar),
+    /// Says what an agent's exchange has seen, as JSON.
+    #[command(hide = true)]
+    Exchange { admin: SocketAddr },
     /// One flow's sender.
     #[command(hide = true)]
     Send { listen: SocketAddr, bytes: u64 },
@@ -50,22 +73,33 @@ pub(crate) enum Worker {
 }
 
 impl Worker {
+    /// A liar in the place of this node.
+    pub(super) fn liar(node: &Node, tracker: &Tracker) -> Self {
+        Self::Liar(Liar::new(node, tracker))
+    }
+
     /// Does it.
     pub(super) async fn run(&self) -> Result<()> {
         match self {
-            Self::Origin { listen, size, layers, ready } => {
-                let registry = Registry::start(Options { listen: Some(*listen), ..Options::default() }).await?;
-                let image = registry.push_image(&"lab/image".parse()?, "1", &size.split(*layers), 1);
-                tokio::fs::write(ready, image.blob_bytes().to_string()).await?;
-                std::future::pending().await
-            }
-            Self::Client { mirror, image } => {
+            Self::Origin { listen, contents } => origin::serve(*listen, contents).await,
+            Self::Client(pull) => {
                 println!("ready");
-                tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
-                nodes::pull(&Client::new(mirror.clone(), None), image, &Progress::default()).await?;
-                println!("done");
+                heard().await?;
+                println!("{}", serde_json::to_string(&pull.run().await)?);
                 Ok(())
             }
+            Self::Fetch(fetch) => {
+                println!("ready");
+                heard().await?;
+                fetch.run().await
+            }
+            Self::Reference(reference) => {
+                println!("ready");
+                heard().await?;
+                reference.run().await
+            }
+            Self::Small(small) => small.run().await,
+            Self::Liar(liar) => liar.run().await,
             Self::Agent { arguments } => {
                 let line = [OsString::from("shoal-agent")].into_iter().chain(arguments.iter().cloned());
                 Ok(Box::pin(Cli::parse_from(line).execute()).await?)
@@ -77,6 +111,12 @@ impl Worker {
                 println!("ready");
                 Ok(())
             }
+            Self::Exchange { admin } => {
+                sleep(RENEWED).await;
+                let page: Value = serde_json::from_str(&nodes::page(*admin, "/debug/swarms").await?)?;
+                println!("{page}");
+                Ok(())
+            }
             Self::Send { listen, bytes } => goodput::send(*listen, *bytes).await,
             Self::Receive { from } => goodput::receive(*from).await,
         }
@@ -84,29 +124,38 @@ impl Worker {
 
     /// Its command line.
     pub(super) fn command(&self) -> Result<Vec<OsString>> {
-        let words: Vec<OsString> = match self {
-            Self::Origin { listen, size, layers, ready } => {
-                vec![
-                    "origin".into(),
-                    listen.to_string().into(),
-                    size.to_string().into(),
-                    layers.to_string().into(),
-                    ready.into(),
-                ]
+        let (mut words, blobs) = match self {
+            Self::Origin { listen, contents } => {
+                let Contents { size, layers, small, blobs } = contents;
+                (texts(&[&"origin", listen, size, layers, small]), blobs.as_deref())
             }
-            Self::Client { mirror, image } => {
-                vec!["client".into(), mirror.to_string().into(), image.to_string().into()]
+            Self::Client(Pull { mirror, image, blobs }) => (texts(&[&"client", mirror, image]), blobs.as_deref()),
+            Self::Fetch(Fetch { mirror, image, admin }) => (texts(&[&"fetch", mirror, image, admin]), None),
+            Self::Reference(Reference { url, file }) => {
+                ([texts(&[&"reference", url]), vec![file.into()]].concat(), None)
             }
-            Self::Ready { admin } => vec!["ready".into(), admin.to_string().into()],
-            Self::Agent { arguments } => {
-                [OsString::from("agent")].into_iter().chain(arguments.iter().cloned()).collect()
-            }
-            Self::Send { listen, bytes } => vec!["send".into(), listen.to_string().into(), bytes.to_string().into()],
-            Self::Receive { from } => vec!["receive".into(), from.to_string().into()],
+            Self::Small(Small { mirror, image, count }) => (texts(&[&"small", mirror, image, count]), None),
+            Self::Liar(liar) => ([texts(&[&"liar"]), liar.words()].concat(), None),
+            Self::Ready { admin } => (texts(&[&"ready", admin]), None),
+            Self::Agent { arguments } => ([texts(&[&"agent"]), arguments.clone()].concat(), None),
+            Self::Exchange { admin } => (texts(&[&"exchange", admin]), None),
+            Self::Send { listen, bytes } => (texts(&[&"send", listen, bytes]), None),
+            Self::Receive { from } => (texts(&[&"receive", from]), None),
         };
+        words.extend(blobs.into_iter().flat_map(|path: &Path| ["--blobs".into(), path.into()]));
         let own = std::env::current_exe().context("this program's own path is unknown")?;
         Ok([own.into()].into_iter().chain(words).collect())
     }
+}
+
+fn texts(words: &[&dyn ToString]) -> Vec<OsString> {
+    words.iter().map(|word| word.to_string().into()).collect()
+}
+
+/// Waits for a line; whether one came, and not the end.
+pub(super) async fn heard() -> Result<bool> {
+    let read = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
+    Ok(read.await?.context("nothing can be heard")? > 0)
 }
 
 /// A job that runs in a place.
@@ -120,7 +169,12 @@ pub(super) struct Job {
 impl Job {
     /// Starts one.
     pub(super) fn start(place: &Place, worker: &Worker) -> Result<Self> {
-        let command = place.within(&worker.command()?);
+        Self::spawn(place, &worker.command()?, format!("{worker:?}"))
+    }
+
+    /// Starts any program that speaks by lines; `what` names it in an error.
+    pub(super) fn spawn(place: &Place, command: &[OsString], what: String) -> Result<Self> {
+        let command = place.within(command);
         let (program, arguments) = command.split_first().context("nothing to start")?;
         let mut child = Command::new(program)
             .args(arguments)
@@ -133,7 +187,7 @@ impl Job {
             .context("a job can't be started")?;
         let stdin = child.stdin.take().context("a job without input")?;
         let stdout = child.stdout.take().context("a job without output")?;
-        Ok(Self { child, stdin, lines: BufReader::new(stdout).lines(), what: format!("{worker:?}") })
+        Ok(Self { child, stdin, lines: BufReader::new(stdout).lines(), what })
     }
 
     /// The next line that it says; what it says in its place when it fails.
@@ -148,6 +202,11 @@ impl Job {
         Err(anyhow!("{} failed: {}", self.what, said.trim().replace('\n', "; ")))
     }
 
+    /// Its process, unless it has been waited for.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Lets it go on.
     pub(super) async fn go(&mut self) -> Result<()> {
         self.stdin.write_all(b"go\n").await.context("a job has ended")
@@ -157,6 +216,8 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use shoal_agent::pull::MirrorUrl;
+    use shoal_oci::ImageName;
 
     use super::super::Options as Lab;
     use super::*;
@@ -164,14 +225,35 @@ mod tests {
     #[test]
     fn a_jobs_command_line_is_read_as_it_was_meant() {
         let address: SocketAddr = "10.77.0.1:5000".parse().unwrap();
+        let mirror: MirrorUrl = "http://10.77.0.1:5000".parse().unwrap();
+        let image: ImageName = "r.io/lab/image:1".parse().unwrap();
+        let node = Node {
+            name: "node-1".to_owned(),
+            mirror: address,
+            peers: address,
+            admin: address,
+            data: "/tmp/a b".into(),
+            rate: None,
+        };
+        let tracker = Tracker { listen: address, swarm: "s".into(), token: "t".into(), data: "d".into() };
         for worker in [
-            Worker::Origin { listen: address, size: "32MiB".parse().unwrap(), layers: 4, ready: "/tmp/ready".into() },
-            Worker::Client {
-                mirror: "http://10.77.0.1:5000".parse().unwrap(),
-                image: "r.io/lab/image:1".parse().unwrap(),
+            Worker::Origin {
+                listen: address,
+                contents: Contents {
+                    size: "32MiB".parse().unwrap(),
+                    layers: 4,
+                    small: 7,
+                    blobs: Some("/tmp/a".into()),
+                },
             },
             Worker::Ready { admin: address },
             Worker::Agent { arguments: ["run", "--data-dir", "/d"].map(OsString::from).into() },
+            Worker::Client(Pull { mirror: mirror.clone(), image: image.clone(), blobs: None }),
+            Worker::Fetch(Fetch { mirror: mirror.clone(), image: image.clone(), admin: address }),
+            Worker::Reference(Reference { url: "http://10.77.0.1/a".to_owned(), file: "/tmp/a b".into() }),
+            Worker::Small(Small { mirror: mirror.clone(), image: image.clone(), count: 3 }),
+            Worker::liar(&node, &tracker),
+            Worker::Exchange { admin: address },
             Worker::Send { listen: address, bytes: 5 },
             Worker::Receive { from: address },
         ] {
