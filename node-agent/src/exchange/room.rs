@@ -397,6 +397,7 @@ impl Room {
             have: self.engine.have(blob.info.key()).map_or(0, shoal_types::ChunkSet::len),
             chunks: blob.info.geometry.chunk_count(),
             complete: blob.complete,
+            lent: self.desk.lent.is_lent(&blob.info.key()),
             leading: self.runs.contains_key(&blob.info.key()),
         });
         let snapshot = Snapshot {

@@ -175,6 +175,8 @@ pub struct BlobSnapshot {
     pub chunks: u32,
     /// Whether all of it is here and proven.
     pub complete: bool,
+    /// Whether it lies in the runtime's content store, and not in our own.
+    pub lent: bool,
     /// Whether this node fetches it from the origin now.
     pub leading: bool,
 }

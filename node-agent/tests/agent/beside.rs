@@ -40,10 +40,11 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// How many of these blobs an agent's exchange has, and how many of them proven.
+/// How many of these blobs an agent has in its containerd, and how many of them are proven.
 async fn held(agent: &Agent, blobs: &[Digest]) -> (usize, usize) {
     let seen = agent.exchange().snapshot().await.unwrap().blobs;
-    let of = seen.iter().filter(|blob| blobs.iter().any(|digest| digest.to_string() == blob.digest));
+    let named = |name: &str| blobs.iter().any(|digest| digest.to_string() == name);
+    let of = seen.iter().filter(|blob| blob.lent && named(&blob.digest));
     let (mut there, mut complete) = (0, 0);
     for blob in of {
         there += 1;
