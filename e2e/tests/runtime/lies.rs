@@ -37,8 +37,9 @@ async fn of_a_lying_lead_nothing_is_kept_and_the_retry_succeeds() {
 async fn a_strict_mirror_gives_none_of_it() {
     for programs in runtimes() {
         let mut scene = Scene::new(&programs, "  transfer: {verification: Strict}\n").await;
-        let (_, wrong) = scene.pull().await;
+        let (failures, wrong) = scene.pull().await;
         assert_eq!(wrong, 0, "bytes that containerd was given and that aren't the blob's");
+        assert_eq!(failures, 0, "containerd had nothing wrong, and yet its pull failed");
         scene.nothing_wrong_is_left().await;
     }
 }

@@ -57,8 +57,12 @@ impl Room {
             Action::Completed { key } => self.seal(key),
             Action::ChainFailed { key } => {
                 tracing::warn!(digest = %key.digest, "a blob's links were false: it is fetched anew");
+                let given = self.blobs.get(&key.digest).is_some_and(|blob| blob.shared.was_given());
                 self.chain_failed(key);
-                self.spoilt(key.digest);
+                // Strict readers have nothing of it. What the runtime has on its way then comes from the origin: nobody may disturb that.
+                if given {
+                    self.spoilt(key.digest);
+                }
             }
             Action::Recut { key, chunk_size } => self.recut(key, chunk_size),
         }

@@ -54,6 +54,7 @@ struct State {
     blob: BlobInfo,
     have: ChunkSet,
     complete: bool,
+    given: bool,
     failed: Option<TransferError>,
     origin_error: Option<OriginError>,
 }
@@ -164,7 +165,9 @@ impl Transfer {
 
 impl Shared {
     pub(super) fn new(reads: Reads, blob: BlobInfo, have: ChunkSet, complete: bool) -> Self {
-        let state = State { blob, have, complete, failed: None, origin_error: None };
+        // What is here already, an agent that was killed may have given away.
+        let given = !complete && have.iter().next().is_some();
+        let state = State { blob, have, complete, given, failed: None, origin_error: None };
         Self { reads, state: Mutex::new(state), changes: watch::Sender::new(0) }
     }
 
@@ -201,13 +204,18 @@ impl Shared {
         self.change(|state| state.origin_error = Some(error));
     }
 
+    /// Whether readers may have bytes of it from before the digest was proven.
+    pub(super) fn was_given(&self) -> bool {
+        self.state().given
+    }
+
     pub(super) fn has_failed(&self) -> bool {
         self.state().failed.is_some()
     }
 
     /// The blob, and how many bytes can be read at this offset now.
     fn readable(&self, offset: u64, most: usize, strict: bool) -> Result<Option<(BlobInfo, usize)>, TransferError> {
-        let state = self.state();
+        let mut state = self.state();
         if let Some(error) = state.failed {
             return Err(error);
         }
@@ -218,6 +226,7 @@ impl Shared {
         let Some(range) = geometry.byte_range(chunk).filter(|_| proven && state.have.contains(chunk)) else {
             return Ok(None);
         };
+        state.given |= !state.complete;
         let left = range.start + u64::from(range.len) - offset;
         Ok(Some((state.blob, usize::try_from(left).unwrap_or(most).min(most))))
     }
