@@ -85,7 +85,7 @@ async fn a_liar_s_chunks_reach_nobody() {
     let liars = join_all(["x", "y"].map(|name| cluster.node_that(name, Kind::Liar))).await;
     // Where a liar gets the lease its own links refute what it sends, and the blob is fetched anew: then a pull fails once.
     let wanted = join_all(liars.iter().map(|liar| liar.want(digest, bytes.len()))).await;
-    let pulled = join_all(honest.iter().map(|node| pull(node, digest, bytes.len()))).await;
+    let pulled = join_all(honest.iter().map(|node| pull(node, digest, bytes.len(), true))).await;
     assert!(pulled.iter().all(|(read, _)| *read == bytes));
     drop(wanted);
     for node in honest.into_iter().chain(liars) {
@@ -93,10 +93,13 @@ async fn a_liar_s_chunks_reach_nobody() {
     }
 }
 
-/// Reads a blob as a runtime does: a pull that fails is tried again.
-async fn pull(node: &Node, digest: shoal_types::Digest, size: usize) -> (Vec<u8>, usize) {
-    for failures in 0..5 {
+/// Reads a blob as a runtime does: a pull that fails is tried again. An eager one reads before all is proven. Also how many failed after they
+/// had got something.
+async fn pull(node: &Node, digest: shoal_types::Digest, size: usize, eager: bool) -> (Vec<u8>, usize) {
+    let mut failures = 0;
+    for _ in 0..5 {
         let transfer = node.want(digest, size).await;
+        let given = eager && timeout(LONG, transfer.read(0, 1, false)).await.expect("it comes or fails").is_ok();
         let done = timeout(LONG, transfer.completed()).await.expect("it comes or fails");
         match done {
             Ok(()) => {
@@ -108,6 +111,7 @@ async fn pull(node: &Node, digest: shoal_types::Digest, size: usize) -> (Vec<u8>
             }
             Err(error) => assert_eq!(error, TransferError::ChainFailed),
         }
+        failures += usize::from(given);
     }
     panic!("five pulls failed")
 }
@@ -121,12 +125,15 @@ async fn wrong_bytes_of_an_origin_are_kept_by_nobody() {
     let wanted = deceived.want(digest, bytes.len()).await;
     let honest = join_all(["a", "b", "c", "d"].map(|name| cluster.node(name))).await;
     let mut spoilt: Vec<_> = honest.iter().map(|node| node.exchange.spoilt()).collect();
-    let pulled = join_all(honest.iter().map(|node| pull(node, digest, bytes.len()))).await;
+    let eager = [true, true, false, false];
+    let pulls = honest.iter().zip(eager).map(|(node, eager)| pull(node, digest, bytes.len(), eager));
+    let pulled = join_all(pulls).await;
     assert!(pulled.iter().all(|(read, _)| *read == bytes));
-    // Whoever's pull was cut says of which blob: a runtime's ingests of it are to be aborted.
-    for (spoilt, (_, failures)) in spoilt.iter_mut().zip(&pulled) {
+    // Whoever's pull was cut says of which blob, a runtime's ingests of it are to be aborted; where nothing was given away there is nothing to abort.
+    for ((spoilt, (_, failures)), eager) in spoilt.iter_mut().zip(&pulled).zip(eager) {
         let told: Vec<_> = std::iter::from_fn(|| spoilt.try_recv().ok()).collect();
         assert!(told.len() >= *failures && told.iter().all(|of| *of == digest), "{told:?}, {failures} failures");
+        assert!(eager || told.is_empty(), "{told:?}");
     }
     for node in &honest {
         assert!(node.exchange.stored(&digest).is_some());
