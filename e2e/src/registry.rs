@@ -42,7 +42,7 @@ impl DockerRegistry {
         let program = debian::package("docker-registry")?.join("usr/bin/docker-registry");
         let registry = Self { program, directory: directory.to_owned() };
         let text = format!(
-            "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: false}}}}\n\
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: false}}}}\n\
              storage:\n  filesystem: {{rootdirectory: \"{}\", maxthreads: 200}}\n  cache: {{blobdescriptor: inmemory}}\n\
              http: {{addr: \"{listen}\"}}\n",
             registry.storage().display()
@@ -57,14 +57,12 @@ impl DockerRegistry {
     /// If it can't be written.
     pub fn store(&self, repository: &str, tag: &str, layer_bytes: &[u64], seed: u64) -> Result<Image> {
         let (image, blobs) = Image::generate(layer_bytes, seed);
-        let root = self.storage().join("docker/registry/v2");
-        let of_image = root.join("repositories").join(repository);
+        let of_image = self.storage().join("docker/registry/v2/repositories").join(repository);
         let manifest = Content::bytes(image.manifest.clone());
         for (digest, content) in
             blobs.iter().map(|(digest, content)| (digest, content)).chain([(&image.digest, &manifest)])
         {
-            let hex = hex(digest);
-            write_content(&root.join("blobs/sha256").join(&hex[..2]).join(&hex).join("data"), content)?;
+            write_content(&self.blob(digest), content)?;
             link(&of_image.join("_layers"), digest)?;
         }
         link(&of_image.join("_manifests/revisions"), &image.digest)?;
@@ -72,6 +70,21 @@ impl DockerRegistry {
         link(&of_tag.join("index"), &image.digest)?;
         write(&of_tag.join("current/link"), image.digest.to_string().as_bytes())?;
         Ok(image)
+    }
+
+    /// Where a blob that was stored is.
+    #[must_use]
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        let hex = hex(digest);
+        self.storage().join("docker/registry/v2/blobs/sha256").join(&hex[..2]).join(&hex).join("data")
+    }
+
+    /// Requests for manifests, in what it has logged.
+    #[must_use]
+    pub fn manifest_requests(log: &str) -> u64 {
+        // 10.77.0.2 - - [21/Nov/2026:20:46:10 +0000] "HEAD /v2/lab/image/manifests/1 HTTP/1.1" 200 0 "" "containerd/1.6"
+        let requests = log.lines().filter(|line| !line.starts_with("time=")).filter_map(|line| line.split('"').nth(1));
+        requests.map(|request| u64::from(request.contains("/manifests/"))).sum()
     }
 
     /// Its command line.
@@ -148,6 +161,8 @@ mod tests {
         // Every byte is verified on its way.
         nodes::pull(&client, &format!("{listen}/lab/image:1").parse().unwrap(), &progress).await.unwrap();
         assert_eq!(image.blob_bytes(), image.config.size_bytes + 2_070_000);
+        let log = fs::read_to_string(directory.join("registry.log")).unwrap();
+        assert_eq!(DockerRegistry::manifest_requests(&log), 2, "{log}");
         fleet.end().await;
         fs::remove_dir_all(directory).unwrap();
     }

@@ -29,6 +29,17 @@ pub struct Audit {
     pub ingests: usize,
 }
 
+impl Audit {
+    /// Whether there is an image with generated layers of these sizes, all of it, unpacked, and nothing else.
+    #[must_use]
+    pub fn is_whole(&self, layer_bytes: &[u64]) -> bool {
+        // A layer is a file of whole blocks with a header before it and two or more empty blocks behind.
+        let files: u64 = layer_bytes.iter().map(|bytes| bytes.saturating_sub(3 * 512) / 512 * 512).sum();
+        // Besides the layers there are the configuration and the manifest.
+        *self == Self { right_blobs: layer_bytes.len() + 2, unpacked_bytes: files, ..Self::default() }
+    }
+}
+
 impl Kept {
     pub(super) fn new(root: &Path) -> Self {
         Self {
@@ -124,6 +135,10 @@ mod tests {
         write("io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/shoal/file", "12345");
         let audit = Audit { right_blobs: 1, wrong_blobs: 1, unpacked_bytes: 5, ingests: 1 };
         assert_eq!(kept.audit().unwrap(), audit);
+        assert!(!audit.is_whole(&[2048]));
+        let whole = Audit { right_blobs: 4, unpacked_bytes: 512 + 1024, ..Audit::default() };
+        assert!(whole.is_whole(&[2048, 3000]));
+        assert!(!Audit { ingests: 1, ..whole }.is_whole(&[2048, 3000]));
         fs::remove_dir_all(root).unwrap();
     }
 }

@@ -28,6 +28,14 @@ use cri::ImageService;
 /// A containerd answers when its plugins are loaded, some of which look at the kernel first.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// Has the runtime behind a socket pull an image and unpack it.
+///
+/// # Errors
+/// The runtime's own word.
+pub async fn pull(socket: &Path, image: &ImageName) -> Result<()> {
+    ImageService::connect(socket).await?.pull(&image.to_string()).await
+}
+
 /// The containerd of a node.
 #[derive(Clone, Debug)]
 pub struct Containerd {
@@ -97,7 +105,7 @@ impl Containerd {
     /// # Errors
     /// containerd's own word.
     pub async fn pull(&self, image: &ImageName) -> Result<()> {
-        ImageService::connect(&self.socket()).await?.pull(&image.to_string()).await
+        pull(&self.socket(), image).await
     }
 
     /// What it keeps on its disk.

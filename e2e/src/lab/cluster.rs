@@ -54,6 +54,8 @@ pub(super) struct Plan<'a> {
     pub(super) liars: usize,
     /// Flags for each agent besides.
     pub(super) flags: &'a [&'static str],
+    /// The sockets of the containerds beside the agents, if there are any.
+    pub(super) sockets: Vec<PathBuf>,
 }
 
 /// The tracker and the agents.
@@ -97,11 +99,13 @@ impl Cluster {
             let command = if ix + plan.liars >= places.nodes.len() {
                 Worker::liar(&node, &tracker).command()?
             } else {
-                node.command(plan.program, &tracker).into_iter().chain(plan.flags.iter().map(Into::into)).collect()
+                let beside = plan.sockets.get(ix).map(|socket| ["--containerd-socket".into(), socket.into()]);
+                let flags = plan.flags.iter().map(Into::into).chain(beside.into_iter().flatten());
+                node.command(plan.program, &tracker).into_iter().chain(flags).collect()
             };
             agents.push(fleet.start(&node.name, &place.within(&command))?);
         }
-        let ready = Worker::Ready { admin: ADMIN };
+        let ready = Worker::Ready { address: ADMIN, page: "/readyz".to_owned() };
         let jobs = places.nodes.iter().map(|place| Job::start(place, &ready));
         let mut jobs = jobs.collect::<Result<Vec<_>>>()?;
         let all = async { try_join_all(jobs.iter_mut().map(Job::line)).await };

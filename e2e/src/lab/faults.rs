@@ -4,7 +4,9 @@
 //! is an error, not a good result.
 //! Absent on purpose: faults that the agent itself would have to know about. Who lies is another program ([`super::liar`]).
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -24,19 +26,34 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) enum Fault {
     /// So many nodes send each chunk with a wrong bit in it.
     Liars(u32),
-    /// So many agents are killed when this percentage of all bytes has come.
-    Kill(u32, Percentage),
+    /// So many agents are killed when so much of all bytes has come.
+    Kill(u32, Moment),
     /// The tracker is killed then.
-    KillTracker(Percentage),
+    KillTracker(Moment),
 }
 
-/// Of the bytes that all nodes want: 1 to 99.
+/// When something happens: by how much of the bytes that all nodes want has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Percentage(u8);
+pub(crate) enum Moment {
+    /// 1 to 99.
+    Percent(u8),
+    /// Another one each time. Not in the last tenth: who dies there often dies too late to be missed.
+    Random,
+}
+
+impl Moment {
+    fn percent(self) -> u8 {
+        match self {
+            Self::Percent(percent) => percent,
+            // The standard library's maps are seeded anew each.
+            Self::Random => u8::try_from(RandomState::new().build_hasher().finish() % 90 + 1).unwrap_or(50),
+        }
+    }
+}
 
 impl Fault {
-    /// How many nodes are no good any more in the end: the last ones.
-    pub(super) const fn lost_nodes(self) -> u32 {
+    /// How many nodes' agents are no good any more in the end: the last ones.
+    pub(super) const fn lost_agents(self) -> u32 {
         match self {
             Self::Liars(count) | Self::Kill(count, _) => count,
             Self::KillTracker(_) => 0,
@@ -53,19 +70,19 @@ impl Fault {
 
     /// Takes the processes that are to die out of the cluster; none where nobody is to.
     pub(super) fn prepare(self, cluster: &mut Cluster, nodes: usize) -> Result<Option<Strike>> {
-        let (names, percentage) = match self {
+        let (names, at): (Vec<_>, _) = match self {
             Self::Liars(_) => return Ok(None),
             Self::Kill(count, at) => ((nodes - count as usize..nodes).map(name).collect(), at),
             Self::KillTracker(at) => (vec!["tracker".to_owned()], at),
         };
-        Ok(Some(Strike { doomed: cluster.fleet.part(&names)?, percentage }))
+        Ok(Some(Strike { doomed: cluster.fleet.part(&names)?, percent: at.percent() }))
     }
 }
 
 /// A death that is still to come.
 pub(super) struct Strike {
     doomed: Fleet,
-    percentage: Percentage,
+    percent: u8,
 }
 
 impl Strike {
@@ -78,11 +95,11 @@ impl Strike {
         wire_per_payload: f64,
     ) -> Result<()> {
         let before = network.received_bytes(&places.nodes)?;
-        let due = float(bytes) * wire_per_payload * f64::from(self.percentage.0) / 100.0;
+        let due = float(bytes) * wire_per_payload * f64::from(self.percent) / 100.0;
         while float(network.received_bytes(&places.nodes)? - before) < due {
             sleep(LOOK).await;
         }
-        eprintln!("{} % has come: killing", self.percentage.0);
+        eprintln!("{} % has come: killing", self.percent);
         self.doomed.kill().await;
         Ok(())
     }
@@ -110,16 +127,17 @@ impl FromStr for Fault {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const KINDS: &str = "write liars:COUNT, kill:COUNT@PERCENT or kill-tracker@PERCENT, as in kill:5@50";
         let count = |text: &str| text.parse().ok().filter(|count| *count > 0).ok_or(KINDS);
-        let percentage = |text: &str| {
-            let percentage = text.parse().ok().filter(|percentage| (1..100).contains(percentage));
-            percentage.map(Percentage).ok_or("a fault comes at 1 to 99 percent")
+        let moment = |text: &str| match text.parse().ok().filter(|percent| (1..100).contains(percent)) {
+            Some(percent) => Ok(Moment::Percent(percent)),
+            None if text == "random" => Ok(Moment::Random),
+            None => Err("a fault comes at 1 to 99 percent, or at random"),
         };
         if let Some(liars) = text.strip_prefix("liars:") {
             return Ok(Self::Liars(count(liars)?));
         }
         match text.split_once('@').ok_or(KINDS)? {
-            ("kill-tracker", at) => Ok(Self::KillTracker(percentage(at)?)),
-            (kill, at) => Ok(Self::Kill(count(kill.strip_prefix("kill:").ok_or(KINDS)?)?, percentage(at)?)),
+            ("kill-tracker", at) => Ok(Self::KillTracker(moment(at)?)),
+            (kill, at) => Ok(Self::Kill(count(kill.strip_prefix("kill:").ok_or(KINDS)?)?, moment(at)?)),
         }
     }
 }
@@ -128,8 +146,17 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Liars(count) => write!(f, "liars:{count}"),
-            Self::Kill(count, at) => write!(f, "kill:{count}@{}", at.0),
-            Self::KillTracker(at) => write!(f, "kill-tracker@{}", at.0),
+            Self::Kill(count, at) => write!(f, "kill:{count}@{at}"),
+            Self::KillTracker(at) => write!(f, "kill-tracker@{at}"),
+        }
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percent(percent) => percent.fmt(f),
+            Self::Random => f.write_str("random"),
         }
     }
 }
@@ -140,7 +167,7 @@ mod tests {
 
     #[test]
     fn faults_are_written_as_they_are_read() {
-        for text in ["liars:2", "kill:5@50", "kill-tracker@99"] {
+        for text in ["liars:2", "kill:5@50", "kill:1@random", "kill-tracker@99"] {
             assert_eq!(text.parse::<Fault>().unwrap().to_string(), text);
         }
         for text in

@@ -11,7 +11,7 @@
 //!
 //! State: namespaces, processes and a directory in memory, all of which end with the run, also by an error or Ctrl-C.
 //! Invariants: nothing of the host's own network changes; every name has this process's number in it, and what a killed run left is
-//! removed by the next one. Absent on purpose: latency and loss (the kernels at hand have no netem), container runtimes.
+//! removed by the next one. Absent on purpose: latency and loss (the kernels at hand have no netem).
 
 pub mod bench;
 mod client;
@@ -25,6 +25,7 @@ mod origin;
 mod pulls;
 mod report;
 mod run;
+mod runtimes;
 mod usage;
 mod workers;
 
@@ -32,6 +33,7 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
 use self::faults::Fault;
+use crate::containerd::Version;
 use crate::units::{Rate, Size};
 
 /// Measures Shoal over shaped networks. It takes root.
@@ -53,6 +55,12 @@ pub struct Options {
     /// Who pulls.
     #[arg(long, value_enum, default_value_t = Puller::Builtin)]
     pub(crate) client: Puller,
+    /// Which containerd, with --client containerd.
+    #[arg(long, value_enum, default_value_t = Version::V2)]
+    pub(crate) containerd: Version,
+    /// Which registry the image is in.
+    #[arg(long, value_enum, default_value_t = origin::Kind::Registry)]
+    pub(crate) origin: origin::Kind,
     /// What to measure beside Shoal in the same run.
     #[arg(long, value_enum)]
     pub(crate) against: Option<Against>,
@@ -62,9 +70,12 @@ pub struct Options {
     /// When the nodes begin.
     #[arg(long, value_enum, default_value_t = Start::AtOnce)]
     pub(crate) start: Start,
-    /// What goes wrong in a second round: liars:COUNT, kill:COUNT@PERCENT (agents, when so much has come) or kill-tracker@PERCENT.
+    /// What goes wrong in a second round: liars:COUNT, kill:COUNT@PERCENT (agents, when so much has come; @random for any moment) or kill-tracker@PERCENT.
     #[arg(long)]
     pub(crate) fault: Option<Fault>,
+    /// How many rounds with a fault.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
     /// The result as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -80,6 +91,8 @@ pub struct Options {
 pub(crate) enum Puller {
     /// The client of `shoal-agent pull`, without its files.
     Builtin,
+    /// A containerd on each node, asked by CRI as the kubelet asks: it has to unpack, too.
+    Containerd,
 }
 
 /// What runs beside Shoal.

@@ -1,9 +1,15 @@
 //! The origin registry of a run: one with an image `lab/image:1`, in a process of its own.
 //!
+//! | which | what for |
+//! |---|---|
+//! | Debian's docker-registry | what people run; nothing of ours is in its bytes' way |
+//! | the embedded one | where that one can't be had, and for what only this one has |
+//!
 //! State: that process. Invariants: it ends with its owner. Absent on purpose: limits on its bytes; the network has them.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::{TryStreamExt, stream};
@@ -12,10 +18,16 @@ use shoal_oci::ImageName;
 use shoal_oci::testing::{Content, Options, Registry};
 use shoal_types::Digest;
 use tokio::fs::File;
+use tokio::time::timeout;
 
 use super::network::Place;
 use super::workers::{Job, Worker, heard};
+use crate::processes::Fleet;
+use crate::registry::DockerRegistry;
 use crate::units::Size;
+
+/// docker-registry listens at once.
+const READY: Duration = Duration::from_secs(30);
 
 /// What the origin is to have.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
@@ -31,9 +43,18 @@ pub(crate) struct Contents {
     pub(super) blobs: Option<PathBuf>,
 }
 
+/// Which registry it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// Debian's docker-registry.
+    Registry,
+    /// The one of the tests, in this program.
+    Embedded,
+}
+
 /// A registry that runs.
 pub(super) struct Origin {
-    job: Job,
+    process: Process,
     /// Its image, by a name that clients reach it at.
     pub(super) image: ImageName,
     /// Where its API is.
@@ -42,20 +63,64 @@ pub(super) struct Origin {
     pub(super) bytes: u64,
 }
 
+enum Process {
+    Embedded(Box<Job>),
+    /// The log has a line for each request.
+    Registry {
+        _fleet: Fleet,
+        log: PathBuf,
+    },
+}
+
 impl Origin {
-    /// Starts it.
+    /// Starts the embedded one.
     pub(super) async fn start(place: &Place, contents: Contents) -> Result<Self> {
         let listen = SocketAddr::from((place.address, 5000));
         let mut job = Job::start(place, &Worker::Origin { listen, contents })?;
         let bytes = job.line().await?.parse().context("the origin doesn't tell its image's size")?;
-        let image = format!("{listen}/lab/image:1").parse()?;
-        Ok(Self { job, image, url: url(listen)?, bytes })
+        Self::of(Process::Embedded(Box::new(job)), listen, bytes)
+    }
+
+    /// Starts docker-registry, with its storage in this directory.
+    pub(super) async fn start_registry(place: &Place, contents: Contents, directory: &Path) -> Result<Self> {
+        let listen = SocketAddr::from((place.address, 5000));
+        let of_registry = directory.join("origin");
+        let (registry, image) = tokio::task::spawn_blocking(move || -> Result<_> {
+            let registry = DockerRegistry::new(&of_registry, listen).context("give --origin embedded to do without")?;
+            let image = registry.store("lab/image", "1", &contents.size.split(contents.layers), 1)?;
+            if let Some(blobs) = contents.blobs {
+                std::fs::create_dir_all(&blobs).context("a directory for the blobs can't be made")?;
+                for blob in image.layers.iter().chain([&image.config]) {
+                    std::os::unix::fs::symlink(registry.blob(&blob.digest), blobs.join(blob.digest.to_string()))?;
+                }
+            }
+            Ok((registry, image))
+        })
+        .await??;
+        let mut fleet = Fleet::new(directory);
+        fleet.start("origin", &place.within(&registry.command()))?;
+        let mut listens = Job::start(place, &Worker::Ready { address: listen, page: "/v2/".to_owned() })?;
+        fleet.during(async { timeout(READY, listens.line()).await.context("docker-registry doesn't listen")? }).await?;
+        let process = Process::Registry { _fleet: fleet, log: directory.join("origin.log") };
+        Self::of(process, listen, image.blob_bytes())
+    }
+
+    fn of(process: Process, listen: SocketAddr, bytes: u64) -> Result<Self> {
+        Ok(Self { process, image: format!("{listen}/lab/image:1").parse()?, url: url(listen)?, bytes })
     }
 
     /// How many requests for manifests it has had.
     pub(super) async fn manifest_requests(&mut self) -> Result<u64> {
-        self.job.go().await?;
-        self.job.line().await?.parse().context("the origin doesn't tell its requests")
+        match &mut self.process {
+            Process::Embedded(job) => {
+                job.go().await?;
+                job.line().await?.parse().context("the origin doesn't tell its requests")
+            }
+            Process::Registry { log, .. } => {
+                let log = tokio::fs::read_to_string(log).await.context("the origin's log can't be read")?;
+                Ok(DockerRegistry::manifest_requests(&log))
+            }
+        }
     }
 }
 

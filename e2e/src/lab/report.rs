@@ -3,7 +3,9 @@
 //! State: none. Invariants: the lines and the JSON object say the same.
 
 use serde::Serialize;
+use serde_json::Value;
 
+use super::faults::Fault;
 use super::pulls::Outcome;
 use super::usage::Used;
 use crate::figures::{Times, float, rounded};
@@ -84,7 +86,7 @@ pub(super) struct Libtorrent {
     pub(super) t_last_over_libtorrent: f64,
 }
 
-/// A round with a fault beside the undisturbed one, which the other figures are of.
+/// Rounds with a fault beside the undisturbed one, which the other figures are of.
 #[derive(Debug, Serialize)]
 pub(super) struct Faulty {
     pub(super) fault: String,
@@ -160,6 +162,30 @@ impl Round {
     /// Copies of the image that left the origin.
     pub(super) fn origin_copies(&self, scale: &Scale) -> f64 {
         rounded(float(self.used.origin_wire_bytes) / scale.wire_per_payload / float(scale.bytes))
+    }
+}
+
+impl Faulty {
+    /// Of rounds with a fault, and what the exchanges of the agents that were left in each had seen. Times and copies are the worst ones.
+    pub(super) fn of(fault: Fault, rounds: &[(Round, Vec<Value>)], undisturbed: &Figures, scale: &Scale) -> Self {
+        let outcomes = || rounds.iter().map(|(round, _)| &round.outcome);
+        let worst = |of: &dyn Fn(&Round) -> f64| rounds.iter().map(|(round, _)| of(round)).fold(0.0, f64::max);
+        let last = worst(&|round| round.outcome.seconds.iter().copied().fold(0.0, f64::max));
+        let pages = || rounds.iter().flat_map(|(_, seen)| seen);
+        let count = |key: &str| pages().filter_map(|page| page[key].as_u64()).sum::<u64>();
+        let finished = outcomes().map(|outcome| outcome.seconds.len()).sum();
+        Self {
+            fault: fault.to_string(),
+            fault_expected: finished + outcomes().map(|outcome| outcome.unfinished.len()).sum::<usize>(),
+            fault_finished: finished,
+            fault_t_last: rounded(last),
+            t_last_over_undisturbed: rounded(last / undisturbed.t_last),
+            fault_origin_copies: worst(&|round| round.origin_copies(scale)),
+            fault_failures: outcomes().map(|outcome| outcome.failures).sum(),
+            fault_wrong_bytes: outcomes().map(|outcome| outcome.wrong_bytes).sum(),
+            fault_chunks_wrong: count("chunks_wrong"),
+            fault_bans: rounded(float(count("bans")) / float(pages().count().max(1) as u64)),
+        }
     }
 }
 

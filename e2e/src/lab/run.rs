@@ -15,13 +15,15 @@ use super::faults::{Fault, struck};
 use super::goodput::{self, Goodput};
 use super::libtorrent;
 use super::network::Network;
-use super::origin::{Contents, Origin};
+use super::origin::{Contents, Kind, Origin};
 use super::pulls::{Outcome, Pulls};
 use super::report::{Direct, Faulty, Figures, Libtorrent, Report, Round, Scale};
+use super::runtimes::{Runtimes, Through};
 use super::usage::Meter;
-use super::workers::Worker;
+use super::workers::{Job, Worker};
 use super::{Against, Options, Puller, Start};
 use crate::bound;
+use crate::containerd::Programs;
 use crate::ending;
 use crate::figures::{float, rounded};
 use crate::nodes;
@@ -43,7 +45,11 @@ pub(super) async fn run(options: &Options) -> Result<()> {
 }
 
 async fn measure(options: &Options, network: &mut Network, directory: &Path, program: &Path) -> Result<Report> {
-    let Puller::Builtin = options.client;
+    // Building a containerd takes minutes, once: before anything runs.
+    let containerd = match options.client {
+        Puller::Builtin => None,
+        Puller::Containerd => Some(options.containerd.programs()?),
+    };
     let places = Places::build(network, options.nodes, Some(options.rate))?;
     eprintln!("{} nodes with {} both ways; measuring what a flow carries", options.nodes, options.rate);
     let from_origin = goodput::measure(&places.origin, &places.nodes[0], options.rate).await?;
@@ -53,7 +59,10 @@ async fn measure(options: &Options, network: &mut Network, directory: &Path, pro
     };
     let blobs = options.fault.is_some().then(|| directory.join("blobs"));
     let contents = Contents { size: options.size, layers: options.layers, small: 0, blobs: blobs.clone() };
-    let origin = Origin::start(&places.origin, contents).await?;
+    let origin = match options.origin {
+        Kind::Registry => Origin::start_registry(&places.origin, contents, directory).await?,
+        Kind::Embedded => Origin::start(&places.origin, contents).await?,
+    };
     let mirror: MirrorUrl = format!("http://{MIRROR}").parse().map_err(anyhow::Error::msg)?;
     let model = bound::Network {
         nodes: options.nodes,
@@ -71,7 +80,8 @@ async fn measure(options: &Options, network: &mut Network, directory: &Path, pro
         Scale { nodes: options.nodes, bytes: origin.bytes, bound, wire_per_payload: from_origin.wire_per_payload };
     let client = Worker::Client(Pull { mirror, image: origin.image.clone(), blobs });
     let spread = Duration::from_secs_f64(spread);
-    let mut lab = Lab { options, network, places, directory, program, origin, client, scale, spread, rounds: 0 };
+    let mut lab =
+        Lab { options, network, places, directory, program, containerd, origin, client, scale, spread, rounds: 0 };
     lab.report(&from_origin, &between).await
 }
 
@@ -82,6 +92,8 @@ struct Lab<'a> {
     places: Places,
     directory: &'a Path,
     program: &'a Path,
+    /// If containerds pull.
+    containerd: Option<Programs>,
     origin: Origin,
     client: Worker,
     scale: Scale,
@@ -121,22 +133,26 @@ impl Lab<'_> {
     /// Shoal, and with a fault what the exchanges of the nodes that are left have seen.
     async fn shoal(&mut self, fault: Option<Fault>) -> Result<(Round, Vec<serde_json::Value>)> {
         self.rounds += 1;
+        let runtimes = self.runtimes(Through::Mirror(self.program)).await?;
         let plan = Plan {
             program: self.program,
             directory: self.directory.join(format!("round-{}", self.rounds)),
             liars: fault.map_or(0, Fault::liars) as usize,
             flags: &[],
+            sockets: runtimes.as_ref().map(Runtimes::sockets).unwrap_or_default(),
         };
         let mut cluster = Cluster::start(&self.places, plan).await?;
-        let lost = fault.map_or(0, Fault::lost_nodes) as usize;
+        let lost = fault.map_or(0, Fault::lost_agents) as usize;
+        // containerd goes on without its agent.
+        let awaited = self.places.nodes.len() - if runtimes.is_some() { 0 } else { lost };
         let strike = match fault {
             Some(fault) => fault.prepare(&mut cluster, self.places.nodes.len())?,
             None => None,
         };
         eprintln!("{} nodes pull {}", self.options.nodes, self.origin.image);
         let manifests = self.origin.manifest_requests().await?;
-        let pulls = self.pulls(lost);
-        let mut clients = pulls.clients(&self.client).await?;
+        let pulls = self.pulls(awaited);
+        let mut clients = self.clients(runtimes.as_ref(), &self.client).await?;
         let meter = Meter::start(&self.places.origin, &cluster.agents)?;
         let outcome = match strike {
             None => cluster.fleet.during(pulls.run(&mut clients)).await?,
@@ -152,15 +168,44 @@ impl Lab<'_> {
             Some(_) => exchanges(&self.places.nodes[..self.places.nodes.len() - lost]).await?,
         };
         cluster.end(self.options.keep).await?;
+        self.end_runtimes(runtimes, &outcome).await?;
         let manifest_requests = self.origin.manifest_requests().await? - manifests;
         Ok((Round { outcome, used, manifest_requests }, seen))
     }
 
-    /// With the client that this run has, on all nodes; so many of the last ones are not waited for.
-    fn pulls(&self, lost: usize) -> Pulls<'_> {
+    /// A containerd on each node with nothing in it, if this run has them.
+    async fn runtimes(&self, through: Through<'_>) -> Result<Option<Runtimes>> {
+        let Some(programs) = &self.containerd else { return Ok(None) };
+        let directory = self.directory.join(format!("containerds-{}", self.rounds));
+        let registry = self.origin.image.registry.to_string();
+        Runtimes::start(&self.places.nodes, programs, directory, &registry, through).await.map(Some)
+    }
+
+    async fn end_runtimes(&self, runtimes: Option<Runtimes>, outcome: &Outcome) -> Result<()> {
+        let Some(runtimes) = runtimes else { return Ok(()) };
+        if outcome.unfinished.is_empty() {
+            runtimes.check(&self.options.size.split(self.options.layers)).await?;
+        }
+        runtimes.end(self.options.keep).await
+    }
+
+    /// On each node this client, or that of its containerd, ready to go.
+    async fn clients(&self, runtimes: Option<&Runtimes>, client: &Worker) -> Result<Vec<Job>> {
+        let nodes = &self.places.nodes;
+        let jobs = match runtimes {
+            Some(runtimes) => runtimes.clients(nodes, &self.origin.image),
+            None => nodes.iter().map(|place| Job::start(place, client)).collect(),
+        };
+        let mut jobs = jobs?;
+        Pulls::ready(&mut jobs).await?;
+        Ok(jobs)
+    }
+
+    /// On all nodes, of which so many are waited for.
+    fn pulls(&self, awaited: usize) -> Pulls<'_> {
         Pulls {
             nodes: &self.places.nodes,
-            awaited: self.places.nodes.len() - lost,
+            awaited,
             spread: self.spread,
             // As long as if each node had its copy from the origin, twice.
             patience: Duration::from_secs_f64(60.0 + 2.0 * f64::from(self.options.nodes) * self.scale.bound),
@@ -168,34 +213,28 @@ impl Lab<'_> {
     }
 
     async fn faulty(&mut self, fault: Fault, undisturbed: &Figures) -> Result<Faulty> {
-        eprintln!("once more, with {fault}");
-        let (round, seen) = self.shoal(Some(fault)).await?;
-        let Outcome { seconds, unfinished, failures, wrong_bytes } = &round.outcome;
-        for error in unfinished {
-            eprintln!("a node doesn't have it: {error}");
+        let mut rounds = Vec::new();
+        for round in 1..=self.options.rounds {
+            eprintln!("with {fault}, {round} of {}", self.options.rounds);
+            let (round, seen) = self.shoal(Some(fault)).await?;
+            for error in &round.outcome.unfinished {
+                eprintln!("a node doesn't have it: {error}");
+            }
+            rounds.push((round, seen));
         }
-        let last = seconds.iter().copied().fold(0.0, f64::max);
-        let count = |key: &str| seen.iter().filter_map(|page| page[key].as_u64()).sum::<u64>();
-        Ok(Faulty {
-            fault: fault.to_string(),
-            fault_expected: seconds.len() + unfinished.len(),
-            fault_finished: seconds.len(),
-            fault_t_last: rounded(last),
-            t_last_over_undisturbed: rounded(last / undisturbed.t_last),
-            fault_origin_copies: round.origin_copies(&self.scale),
-            fault_failures: *failures,
-            fault_wrong_bytes: *wrong_bytes,
-            fault_chunks_wrong: count("chunks_wrong"),
-            fault_bans: rounded(float(count("bans")) / float(seen.len().max(1) as u64)),
-        })
+        Ok(Faulty::of(fault, &rounds, undisturbed, &self.scale))
     }
 
-    async fn direct(&self, shoal: &Figures) -> Result<Direct> {
+    async fn direct(&mut self, shoal: &Figures) -> Result<Direct> {
         eprintln!("all pull from the origin");
+        self.rounds += 1;
+        let runtimes = self.runtimes(Through::Origin).await?;
         let client =
             Worker::Client(Pull { mirror: self.origin.url.clone(), image: self.origin.image.clone(), blobs: None });
-        let pulls = self.pulls(0);
-        let last = pulls.run(&mut pulls.clients(&client).await?).await?.times()?.last();
+        let mut clients = self.clients(runtimes.as_ref(), &client).await?;
+        let outcome = self.pulls(self.places.nodes.len()).run(&mut clients).await?;
+        self.end_runtimes(runtimes, &outcome).await?;
+        let last = outcome.times()?.last();
         Ok(Direct { direct_t_last: rounded(last), t_last_over_direct: rounded(shoal.t_last / last) })
     }
 
@@ -206,7 +245,7 @@ impl Lab<'_> {
         for pair in 1..=self.options.pairs {
             let shoal = self.shoal(None).await?.0.figures(&self.scale)?;
             eprintln!("the same with libtorrent");
-            let peer = swarm.round(&self.places, &self.pulls(0)).await?.figures(&self.scale)?;
+            let peer = swarm.round(&self.places, &self.pulls(self.places.nodes.len())).await?.figures(&self.scale)?;
             eprintln!(
                 "pair {pair}: t_last {} and {} s, ratio {}; copies {} and {}; box {} and {} %",
                 shoal.t_last,
@@ -233,7 +272,10 @@ impl Options {
     /// What can't be said flag by flag.
     fn check(&self) -> Result<()> {
         if let Some(fault) = self.fault {
-            ensure!(fault.lost_nodes() < self.nodes, "--fault {fault} leaves no node: give more --nodes");
+            ensure!(
+                fault.lost_agents() < self.nodes || self.client == Puller::Containerd,
+                "--fault {fault} leaves no node: give more --nodes"
+            );
         }
         if self.against == Some(Against::Libtorrent) {
             libtorrent::check()?;

@@ -22,6 +22,7 @@ use super::goodput;
 use super::liar::Liar;
 use super::network::Place;
 use super::origin::{self, Contents};
+use super::runtimes::RuntimePull;
 use crate::nodes::{self, Node, Tracker};
 
 /// A page that an agent renews each second has been renewed by then.
@@ -37,18 +38,21 @@ pub(crate) enum Worker {
         #[command(flatten)]
         contents: Contents,
     },
-    /// A client: says `ready`, waits for a line, pulls, says how it went.
+    /// Waits until this page is there, and says `ready`.
     #[command(hide = true)]
-    Client(Pull),
-    /// Waits until an agent serves, and says `ready`.
-    #[command(hide = true)]
-    Ready { admin: SocketAddr },
+    Ready { address: SocketAddr, page: String },
     /// The agent, for this package's tests: of all programs they find only this package's.
     #[command(hide = true)]
     Agent {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// A client: says `ready`, waits for a line, pulls, says how it went.
+    #[command(hide = true)]
+    Client(Pull),
+    /// A client of a containerd: the same.
+    #[command(hide = true)]
+    RuntimePull(RuntimePull),
     /// A receiver that nobody reads from: the same with the exchange's figures.
     #[command(hide = true)]
     Fetch(Fetch),
@@ -88,6 +92,12 @@ impl Worker {
                 println!("{}", serde_json::to_string(&pull.run().await)?);
                 Ok(())
             }
+            Self::RuntimePull(pull) => {
+                println!("ready");
+                heard().await?;
+                println!("{}", serde_json::to_string(&pull.run().await)?);
+                Ok(())
+            }
             Self::Fetch(fetch) => {
                 println!("ready");
                 heard().await?;
@@ -104,8 +114,8 @@ impl Worker {
                 let line = [OsString::from("shoal-agent")].into_iter().chain(arguments.iter().cloned());
                 Ok(Box::pin(Cli::parse_from(line).execute()).await?)
             }
-            Self::Ready { admin } => {
-                while nodes::page(*admin, "/readyz").await.is_err() {
+            Self::Ready { address, page } => {
+                while nodes::page(*address, page).await.is_err() {
                     sleep(Duration::from_millis(50)).await;
                 }
                 println!("ready");
@@ -135,8 +145,9 @@ impl Worker {
                 ([texts(&[&"reference", url]), vec![file.into()]].concat(), None)
             }
             Self::Small(Small { mirror, image, count }) => (texts(&[&"small", mirror, image, count]), None),
+            Self::RuntimePull(pull) => ([texts(&[&"runtime-pull"]), pull.words()].concat(), None),
             Self::Liar(liar) => ([texts(&[&"liar"]), liar.words()].concat(), None),
-            Self::Ready { admin } => (texts(&[&"ready", admin]), None),
+            Self::Ready { address, page } => (texts(&[&"ready", address, page]), None),
             Self::Agent { arguments } => ([texts(&[&"agent"]), arguments.clone()].concat(), None),
             Self::Exchange { admin } => (texts(&[&"exchange", admin]), None),
             Self::Send { listen, bytes } => (texts(&[&"send", listen, bytes]), None),
@@ -246,7 +257,8 @@ mod tests {
                     blobs: Some("/tmp/a".into()),
                 },
             },
-            Worker::Ready { admin: address },
+            Worker::RuntimePull(RuntimePull { socket: "/tmp/a b".into(), image: "r.io/lab/image:1".parse().unwrap() }),
+            Worker::Ready { address, page: "/readyz".to_owned() },
             Worker::Agent { arguments: ["run", "--data-dir", "/d"].map(OsString::from).into() },
             Worker::Client(Pull { mirror: mirror.clone(), image: image.clone(), blobs: None }),
             Worker::Fetch(Fetch { mirror: mirror.clone(), image: image.clone(), admin: address }),

@@ -61,7 +61,7 @@ pub(super) async fn measure(options: &Options, directory: &Path, program: &Path)
     for pair in 1..=options.pairs {
         eprintln!("pair {pair}: {} from the origin, then through a mirror without peers", options.pull_size);
         direct.push(pull(&places, &origin, &origin.url).await?);
-        let plan = Plan { program, directory: directory.join("round"), liars: 0, flags: &[] };
+        let plan = Plan { program, directory: directory.join("round"), liars: 0, flags: &[], sockets: Vec::new() };
         let mut cluster = Cluster::start(&places, plan).await?;
         mirrored.push(cluster.fleet.during(pull(&places, &origin, &mirror)).await?);
         if pair == options.pairs {

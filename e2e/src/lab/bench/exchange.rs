@@ -133,7 +133,7 @@ async fn exchange(
     program: &Path,
 ) -> Result<Once> {
     let flags: &[&str] = if options.plain_peers { &["--plain-peers"] } else { &[] };
-    let plan = Plan { program, directory: directory.join("round"), liars: 0, flags };
+    let plan = Plan { program, directory: directory.join("round"), liars: 0, flags, sockets: Vec::new() };
     let mut cluster = Cluster::start(places, plan).await?;
     let mirror: MirrorUrl = format!("http://{MIRROR}").parse().map_err(anyhow::Error::msg)?;
     let image = origin.image.clone();
