@@ -48,7 +48,10 @@ async fn measure(options: &Options, network: &mut Network, directory: &Path, pro
     // Building a containerd takes minutes, once: before anything runs.
     let containerd = match options.client {
         Puller::Builtin => None,
-        Puller::Containerd => Some(options.containerd.programs()?),
+        Puller::Containerd => {
+            let version = options.containerd;
+            Some(tokio::task::spawn_blocking(move || version.programs()).await??)
+        }
     };
     let places = Places::build(network, options.nodes, Some(options.rate))?;
     eprintln!("{} nodes with {} both ways; measuring what a flow carries", options.nodes, options.rate);
@@ -134,17 +137,18 @@ impl Lab<'_> {
     async fn shoal(&mut self, fault: Option<Fault>) -> Result<(Round, Vec<serde_json::Value>)> {
         self.rounds += 1;
         let runtimes = self.runtimes(Through::Mirror(self.program)).await?;
+        let liars = fault.map_or(0, Fault::liars) as usize;
         let plan = Plan {
             program: self.program,
             directory: self.directory.join(format!("round-{}", self.rounds)),
-            liars: fault.map_or(0, Fault::liars) as usize,
+            liars,
             flags: &[],
             sockets: runtimes.as_ref().map(Runtimes::sockets).unwrap_or_default(),
         };
         let mut cluster = Cluster::start(&self.places, plan).await?;
         let lost = fault.map_or(0, Fault::lost_agents) as usize;
         // containerd goes on without its agent.
-        let awaited = self.places.nodes.len() - if runtimes.is_some() { 0 } else { lost };
+        let awaited = self.places.nodes.len() - if runtimes.is_some() { liars } else { lost };
         let strike = match fault {
             Some(fault) => fault.prepare(&mut cluster, self.places.nodes.len())?,
             None => None,
@@ -168,7 +172,7 @@ impl Lab<'_> {
             Some(_) => exchanges(&self.places.nodes[..self.places.nodes.len() - lost]).await?,
         };
         cluster.end(self.options.keep).await?;
-        self.end_runtimes(runtimes, &outcome).await?;
+        self.end_runtimes(runtimes, &outcome, awaited).await?;
         let manifest_requests = self.origin.manifest_requests().await? - manifests;
         Ok((Round { outcome, used, manifest_requests }, seen))
     }
@@ -181,10 +185,11 @@ impl Lab<'_> {
         Runtimes::start(&self.places.nodes, programs, directory, &registry, through).await.map(Some)
     }
 
-    async fn end_runtimes(&self, runtimes: Option<Runtimes>, outcome: &Outcome) -> Result<()> {
+    /// Looks at what the first ones have, if they say that they have it.
+    async fn end_runtimes(&self, runtimes: Option<Runtimes>, outcome: &Outcome, awaited: usize) -> Result<()> {
         let Some(runtimes) = runtimes else { return Ok(()) };
         if outcome.unfinished.is_empty() {
-            runtimes.check(&self.options.size.split(self.options.layers)).await?;
+            runtimes.check(awaited, &self.options.size.split(self.options.layers)).await?;
         }
         runtimes.end(self.options.keep).await
     }
@@ -232,8 +237,9 @@ impl Lab<'_> {
         let client =
             Worker::Client(Pull { mirror: self.origin.url.clone(), image: self.origin.image.clone(), blobs: None });
         let mut clients = self.clients(runtimes.as_ref(), &client).await?;
-        let outcome = self.pulls(self.places.nodes.len()).run(&mut clients).await?;
-        self.end_runtimes(runtimes, &outcome).await?;
+        let all = self.places.nodes.len();
+        let outcome = self.pulls(all).run(&mut clients).await?;
+        self.end_runtimes(runtimes, &outcome, all).await?;
         let last = outcome.times()?.last();
         Ok(Direct { direct_t_last: rounded(last), t_last_over_direct: rounded(shoal.t_last / last) })
     }
@@ -278,6 +284,7 @@ impl Options {
             );
         }
         if self.against == Some(Against::Libtorrent) {
+            ensure!(self.client == Puller::Builtin, "libtorrent unpacks nothing: compare it with --client builtin");
             libtorrent::check()?;
         }
         Ok(())
