@@ -20,6 +20,7 @@ use super::chunks::Stored;
 use super::lead::{self, Errand, Fetched};
 use super::links::Checked;
 use super::room::{Done, Outcome, Room};
+use super::trace::Trace;
 use super::transfer::TransferError;
 use crate::transport::PeerId;
 
@@ -157,6 +158,7 @@ impl Room {
             return;
         };
         tracing::debug!(digest = %key.digest, epoch, ?chunks, "fetching from the origin");
+        let (first, end) = (chunks.start, chunks.end);
         let errand = Errand {
             blob: blob.info,
             epoch,
@@ -167,7 +169,8 @@ impl Room {
             origins: Arc::clone(&self.origins),
             shelf: blob.shelf(&self.desk.store),
         };
-        self.runs.insert(key, tokio::spawn(lead::fetch(errand, self.results.clone())));
+        let fetch = blob.trace.fetch(first, end, lead::fetch(errand, self.results.clone()));
+        self.runs.insert(key, tokio::spawn(fetch));
     }
 
     pub(super) fn stop_run(&mut self, key: BlobKey) {
@@ -182,6 +185,9 @@ impl Room {
         match fetched {
             Fetched::Chunk { epoch, chunk, kept, links, merged } => {
                 self.desk.traffic.from_origin.fetch_add(kept.bytes.len() as u64, Ordering::Relaxed);
+                if let Some(blob) = self.blobs.get_mut(&key.digest) {
+                    blob.trace.add_from_origin(kept.bytes.len() as u64);
+                }
                 self.publish_chunk(key, chunk, kept);
                 self.engine.handle_origin_chunk(now, key, epoch, chunk, links.as_deref());
                 if let Some(merged) = merged {
@@ -240,6 +246,7 @@ impl Room {
         match result {
             Ok(()) => {
                 blob.complete = true;
+                blob.trace = Trace::none();
                 blob.shared.completed();
             }
             Err(error) => {

@@ -14,10 +14,12 @@ use shoal_store::{Store, StoreError, StoredBlob};
 use shoal_swarm::StartBlob;
 use shoal_types::{BlobInfo, BlobKey, ChunkIndex, ChunkSet, Digest};
 use shoal_wire::Announce;
+use tracing::Span;
 
 use super::announces::Carried;
 use super::hashing::{Place, Purpose};
 use super::room::Room;
+use super::trace::Trace;
 use super::transfer::{Shared, TransferError};
 use super::{Source, Wanted};
 
@@ -62,6 +64,7 @@ pub(super) struct Blob {
     pub(super) complete: bool,
     /// All its bytes are on this node, and are being hashed for their links.
     pub(super) local: bool,
+    pub(super) trace: Trace,
 }
 
 impl Blob {
@@ -75,7 +78,7 @@ impl Blob {
 }
 
 impl Room {
-    pub(super) fn want(&mut self, wanted: Wanted, stored: StoredBlob) -> Arc<Shared> {
+    pub(super) fn want(&mut self, wanted: Wanted, stored: StoredBlob, span: &Span) -> Arc<Shared> {
         let Wanted { digest, source, priority, .. } = wanted;
         if let Some(blob) = self.blobs.get_mut(&digest) {
             if blob.source.is_none() {
@@ -85,11 +88,18 @@ impl Room {
             self.hash_for_others(key);
             return shared;
         }
-        self.begin(stored, Some(source), priority)
+        let trace = if stored.sealed { Trace::none() } else { Trace::new(span, &stored.blob) };
+        self.begin(stored, Some(source), priority, trace)
     }
 
     /// Takes part with what is stored.
-    pub(super) fn begin(&mut self, stored: StoredBlob, source: Option<Source>, priority: u32) -> Arc<Shared> {
+    pub(super) fn begin(
+        &mut self,
+        stored: StoredBlob,
+        source: Option<Source>,
+        priority: u32,
+        trace: Trace,
+    ) -> Arc<Shared> {
         let StoredBlob { blob, verified, sealed, .. } = stored;
         // There was room for it, so there may be for what a lead fetches.
         self.engine.set_can_lead(true);
@@ -110,6 +120,7 @@ impl Room {
             links_kept: 0,
             complete: sealed,
             local,
+            trace,
         };
         self.blobs.insert(blob.digest, entry);
         let now = self.now();

@@ -19,6 +19,7 @@ use tokio::sync::{broadcast, oneshot};
 use super::hashing::{Place, Purpose};
 use super::room::Room;
 use super::start::{Command, Exchange, ExchangeError};
+use super::trace::Trace;
 use super::transfer::TransferError;
 
 /// A layer's turn comes with whoever asks for it: nobody here does.
@@ -103,7 +104,7 @@ impl Room {
         }
         self.desk.lent.borrow(&content, blob);
         let Some(stored) = self.desk.store.stored(&blob.key()) else { return Offered::InTransfer };
-        self.begin(stored, None, PRIORITY);
+        self.begin(stored, None, PRIORITY, Trace::none());
         self.hashing.add(Place::Runtime(content), blob, Purpose::Link);
         self.hash_next();
         Offered::Lent

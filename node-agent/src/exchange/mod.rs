@@ -26,6 +26,7 @@ mod reads;
 mod room;
 mod standin;
 mod start;
+mod trace;
 mod transfer;
 
 use std::ops::Range;

@@ -37,6 +37,7 @@ use super::lead::{Fetched, Runs};
 use super::links::Links;
 use super::standin::StandIn;
 use super::start::{BlobSnapshot, Command, Desk, ExchangeConfig, Snapshot};
+use super::trace::Trace;
 use super::transfer::{Transfer, TransferError};
 use crate::transport::{ConnectError, Event, Events, Identity, Local, PeerId, PeerNet, Security};
 
@@ -237,7 +238,7 @@ impl Room {
     /// Whole blobs from earlier are served from the start.
     fn serve_what_is_stored(&mut self) {
         for stored in self.desk.store.list().into_iter().filter(|stored| stored.sealed) {
-            self.begin(stored, None, u32::MAX);
+            self.begin(stored, None, u32::MAX, Trace::none());
         }
     }
 
@@ -273,11 +274,11 @@ impl Room {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Want { wanted, begun, answer } => {
+            Command::Want { wanted, begun, span, answer } => {
                 for key in begun.evicted {
                     self.evicted(key);
                 }
-                let shared = self.want(wanted, begun.stored);
+                let shared = self.want(wanted, begun.stored, &span);
                 // Whoever asked may have left.
                 let _ = answer.send(Transfer::new(&shared));
             }
@@ -352,6 +353,9 @@ impl Room {
                 let Some(handle) = self.handle(peer) else { return };
                 let bytes = received.into_bytes();
                 self.desk.traffic.from_peers.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                if let Some(blob) = self.blobs.get_mut(&key.digest) {
+                    blob.trace.add_from_peers(bytes.len() as u64);
+                }
                 if self.engine.handle_piece(now, handle, key, chunk) {
                     self.held.insert((key, chunk), bytes);
                 }

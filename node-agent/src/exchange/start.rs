@@ -19,6 +19,7 @@ use shoal_wire::NodeName;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::lending::{Offer, Offered};
 use super::reads::Reads;
@@ -85,6 +86,7 @@ pub(super) enum Command {
     Want {
         wanted: Wanted,
         begun: Box<Begun>,
+        span: Span,
         answer: oneshot::Sender<Transfer>,
     },
     Offer {
@@ -235,7 +237,7 @@ impl Exchange {
         let begun = tokio::task::spawn_blocking(move || desk.begin(blob)).await.map_err(|_| ExchangeError::Ended)??;
         let (answer, answered) = oneshot::channel();
         self.commands
-            .send(Command::Want { wanted, begun: Box::new(begun), answer })
+            .send(Command::Want { wanted, begun: Box::new(begun), span: Span::current(), answer })
             .await
             .map_err(|_| ExchangeError::Ended)?;
         answered.await.map_err(|_| ExchangeError::Ended)
