@@ -2,8 +2,8 @@
 //!
 //! State: none. Everything here is a value.
 //! Invariants: as for the messages: well-formed, not true.
-//! Absent on purpose: chunks' bytes. A [`PeerFrame::Chunk`] says that they follow on the stream, outside of any frame, so that a
-//! sender streams them from where they lie and a receiver hashes them while they come.
+//! Absent on purpose: chunks' bytes. A [`PeerFrame::Slice`] says that some follow on the stream, outside of any frame, so that a
+//! sender streams them from where they lie; between slices other frames go ahead, so that no request waits for a chunk to end.
 
 use bytes::Bytes;
 use shoal_types::{BlobKey, ChunkIndex, Digest, NodeId, Zone};
@@ -23,13 +23,18 @@ pub enum PeerFrame {
     Pong(u64),
     /// The exchange's traffic.
     Message(PeerMessage),
-    /// The next `length` bytes on the stream are this chunk's.
+    /// This chunk's bytes follow, in slices.
     Chunk {
         /// The blob.
         key: BlobKey,
         /// The chunk.
         chunk: ChunkIndex,
         /// Its bytes: at most the key's chunk size.
+        length: u32,
+    },
+    /// The next `length` bytes on the stream are the next ones of the chunk that has begun.
+    Slice {
+        /// At least one, and no more than the chunk still lacks.
         length: u32,
     },
     /// Send me this node's certificates: I have links of its.

@@ -167,6 +167,9 @@ pub enum Malformed {
     /// Another frame than a greeting at first, or a greeting later.
     #[error("a greeting is the first frame, and only that")]
     Greeting,
+    /// A slice without its chunk or longer than the rest of it, or a chunk within a chunk.
+    #[error("a slice belongs to the chunk that has begun, and a chunk begins when the one before it has ended")]
+    Slice,
 }
 
 /// Why a connection doesn't come about.

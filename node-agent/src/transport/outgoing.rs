@@ -1,7 +1,8 @@
 //! What waits to be sent to one peer.
 //!
 //! State: frames already encoded and chunks still to be read, in the order in which they leave; whether the connection is to end.
-//! Invariants: strictly first in, first out: a chunk leaves after everything that was put in before it, as the engine demands.
+//! Invariants: strictly first in, first out: a chunk leaves after everything that was put in before it, as the engine demands. What is
+//! put in while a chunk leaves may go ahead of the rest of it.
 //! Bounded in bytes of frames and in number of chunks; what doesn't fit ends the connection, because the peer is too slow.
 //! Absent on purpose: writing (`connection`), and the bytes of chunks.
 
@@ -103,6 +104,21 @@ impl<S> Outgoing<S> {
                 return item;
             }
             self.more.notified().await;
+        }
+    }
+
+    /// Frames, if they are the next thing to write.
+    pub(crate) fn next_frames(&self) -> Option<BytesMut> {
+        let mut state = self.lock();
+        match state.items.pop_front()? {
+            Item::Frames(frames) => {
+                state.frame_bytes -= frames.len();
+                Some(frames)
+            }
+            chunk @ Item::Chunk(_) => {
+                state.items.push_front(chunk);
+                None
+            }
         }
     }
 

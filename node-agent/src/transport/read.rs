@@ -1,6 +1,6 @@
 //! The reading half of a connection.
 //!
-//! State: the bytes that came and aren't used yet; within a chunk, how much of it is still to come.
+//! State: the bytes that came and aren't used yet; the chunk that has begun, and how much of it is still to come.
 //! Invariants: a frame is taken whole, a chunk's bytes go to the store while they come; no more is buffered than one frame's limit or
 //! one piece of a chunk. While the driver or the store is slow nothing is read, so that the sender feels it.
 //! Absent on purpose: what frames mean, beyond what keeps a connection alive.
@@ -31,13 +31,25 @@ pub(crate) struct Reader<'a, S: ChunkStore, T> {
     stream: ReadHalf<T>,
     buffer: BytesMut,
     tick: Interval,
+    arriving: Option<Arriving<S::Incoming>>,
+}
+
+/// A chunk that has begun.
+struct Arriving<I> {
+    key: BlobKey,
+    chunk: ChunkIndex,
+    /// How much of it is still to come.
+    left: usize,
+    /// What the store hasn't been given yet.
+    piece: BytesMut,
+    received: I,
 }
 
 impl<'a, S: ChunkStore, T: AsyncRead> Reader<'a, S, T> {
     pub(crate) fn new(connection: &'a Connection<S>, stream: ReadHalf<T>, buffer: BytesMut) -> Self {
         let mut tick = interval_at(Instant::now() + TICK, TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { connection, stream, buffer, tick }
+        Self { connection, stream, buffer, tick, arriving: None }
     }
 
     /// Reads until the connection ends, and says why.
@@ -68,7 +80,8 @@ impl<'a, S: ChunkStore, T: AsyncRead> Reader<'a, S, T> {
     async fn handle(&mut self, frame: PeerFrame) -> Result<(), CloseCause> {
         let Connection { shared, outgoing, peer, .. } = self.connection;
         match frame {
-            PeerFrame::Chunk { key, chunk, length } => self.receive(key, chunk, length).await,
+            PeerFrame::Chunk { key, chunk, length } => self.begin(key, chunk, length).await,
+            PeerFrame::Slice { length } => self.take_slice(length).await,
             PeerFrame::Ping(number) => {
                 outgoing.push_frames(&small(&PeerFrame::Pong(number)));
                 Ok(())
@@ -80,28 +93,61 @@ impl<'a, S: ChunkStore, T: AsyncRead> Reader<'a, S, T> {
         }
     }
 
-    async fn receive(&mut self, key: BlobKey, chunk: ChunkIndex, length: u32) -> Result<(), CloseCause> {
+    async fn begin(&mut self, key: BlobKey, chunk: ChunkIndex, length: u32) -> Result<(), CloseCause> {
+        if self.arriving.is_some() {
+            return Err(Malformed::Slice.into());
+        }
         let Connection { shared, peer, node, .. } = self.connection;
-        let peer = *peer;
-        let mut received = shared.store.receive(*node, key, chunk, length);
-        shared.tell(Event::ChunkStarted { peer, key, chunk }).await?;
-        let mut left = length as usize;
+        let received = shared.store.receive(*node, key, chunk, length);
+        shared.tell(Event::ChunkStarted { peer: *peer, key, chunk }).await?;
+        let arriving = Arriving { key, chunk, left: length as usize, piece: BytesMut::new(), received };
+        if length == 0 {
+            return self.end(arriving).await;
+        }
+        self.arriving = Some(arriving);
+        Ok(())
+    }
+
+    async fn take_slice(&mut self, length: u32) -> Result<(), CloseCause> {
+        let shared = &self.connection.shared;
+        let length = length as usize;
+        let arriving = self.arriving.take().filter(|arriving| (1..=arriving.left).contains(&length));
+        let Some(mut arriving) = arriving else { return Err(Malformed::Slice.into()) };
+        let mut left = length;
         while left > 0 {
-            let want = left.min(PIECE_BYTES);
-            let mut piece = BytesMut::with_capacity(want);
+            let piece = &mut arriving.piece;
+            if piece.capacity() == 0 {
+                piece.reserve(arriving.left.min(PIECE_BYTES));
+            }
+            let want = left.min(PIECE_BYTES - piece.len());
             // What is here is copied, so that the buffer stays whole and is used again.
             let here = want.min(self.buffer.len());
             piece.extend_from_slice(&self.buffer[..here]);
             self.buffer.advance(here);
-            while piece.len() < want {
-                let most = shared.download.piece(want - piece.len());
-                let read = fill(self.connection, &mut self.stream, &mut self.tick, &mut piece, most).await?;
+            let mut lacking = want - here;
+            while lacking > 0 {
+                let most = shared.download.piece(lacking);
+                let read = fill(self.connection, &mut self.stream, &mut self.tick, piece, most).await?;
                 shared.download.take(read).await;
+                lacking -= read;
             }
-            received.put(piece.freeze()).await;
             left -= want;
+            arriving.left -= want;
+            if piece.len() == PIECE_BYTES || arriving.left == 0 {
+                arriving.received.put(std::mem::take(piece).freeze()).await;
+            }
         }
-        shared.tell(Event::Chunk { peer, key, chunk, received }).await
+        if arriving.left == 0 {
+            return self.end(arriving).await;
+        }
+        self.arriving = Some(arriving);
+        Ok(())
+    }
+
+    async fn end(&mut self, arriving: Arriving<S::Incoming>) -> Result<(), CloseCause> {
+        let Connection { shared, peer, .. } = self.connection;
+        let Arriving { key, chunk, received, .. } = arriving;
+        shared.tell(Event::Chunk { peer: *peer, key, chunk, received }).await
     }
 }
 

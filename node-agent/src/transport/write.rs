@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use shoal_wire::codec::encode_frame;
 use shoal_wire::{CloseReason, PeerFrame};
 use tokio::io::{AsyncWrite, AsyncWriteExt, WriteHalf};
-use tokio::time::timeout;
+use tokio::time::{Duration, Instant, timeout};
 
 use super::connection::Connection;
 use super::event::{CloseCause, Event};
@@ -19,19 +19,45 @@ use super::outgoing::{Item, WaitingChunk};
 use super::read::PIECE_BYTES;
 use super::store::{ChunkStore, OutgoingChunk};
 
-/// A chunk's frame with the longest digest.
-const HEADER_BYTES: usize = 80;
+/// A chunk's frame with the longest digest and a slice's, and room for a few messages.
+const HEAD_BYTES: usize = 512;
+
+/// A slice keeps messages waiting for about 2 ms.
+const SLICES_A_SECOND: u64 = 500;
+
+/// A record of TLS: less would cost more in records than it gains.
+const MIN_SLICE: usize = 16 << 10;
+
+/// How fast chunks leave.
+#[derive(Debug, Default)]
+struct Pace {
+    bytes_per_second: u64,
+}
+
+impl Pace {
+    fn sent(&mut self, bytes: u32, took: Duration) {
+        let now = u64::from(bytes) * 1_000_000 / u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        // The first one counts in full, then half of each.
+        self.bytes_per_second =
+            if self.bytes_per_second == 0 { now } else { u64::midpoint(self.bytes_per_second, now) };
+    }
+
+    fn slice_bytes(&self) -> usize {
+        usize::try_from(self.bytes_per_second / SLICES_A_SECOND).unwrap_or(usize::MAX).clamp(MIN_SLICE, PIECE_BYTES)
+    }
+}
 
 pub(crate) struct Writer<'a, S: ChunkStore, T> {
     connection: &'a Connection<S>,
     stream: WriteHalf<T>,
     /// Something is written in part: what would be written now, would be taken for the rest of it.
     midway: bool,
+    pace: Pace,
 }
 
 impl<'a, S: ChunkStore, T: AsyncWrite> Writer<'a, S, T> {
     pub(crate) fn new(connection: &'a Connection<S>, stream: WriteHalf<T>) -> Self {
-        Self { connection, stream, midway: false }
+        Self { connection, stream, midway: false, pace: Pace::default() }
     }
 
     /// Writes until the connection ends, and says why.
@@ -70,29 +96,39 @@ impl<'a, S: ChunkStore, T: AsyncWrite> Writer<'a, S, T> {
     }
 
     async fn write_chunk(&mut self, waiting: WaitingChunk<S::Outgoing>) -> Result<(), CloseCause> {
-        let Connection { shared, peer, .. } = self.connection;
+        let Connection { shared, outgoing, peer, .. } = self.connection;
         let WaitingChunk { key, chunk, length, mut source } = waiting;
         let peer = *peer;
         let mut left = length as usize;
-        let first = match next(&mut source, shared.upload.piece(PIECE_BYTES).min(left)).await {
+        let slice = shared.upload.piece(self.pace.slice_bytes());
+        let mut piece = match next(&mut source, slice.min(left)).await {
             Ok(first) => first,
             Err(error) => return shared.tell(Event::SendFailed { peer, key, chunk, error }).await,
         };
-        let mut header = BytesMut::with_capacity(HEADER_BYTES);
-        encode_frame(&PeerFrame::Chunk { key, chunk, length }, &mut header)
-            .map_err(|error| CloseCause::Source(io::Error::other(error)))?;
-        shared.upload.take(first.len()).await;
-        self.midway = true;
-        left -= first.len();
-        self.write(&mut header.chain(first)).await?;
+        let started = Instant::now();
+        let mut head = BytesMut::with_capacity(HEAD_BYTES);
+        put(&PeerFrame::Chunk { key, chunk, length }, &mut head)?;
         while left > 0 {
-            let piece =
-                next(&mut source, shared.upload.piece(PIECE_BYTES).min(left)).await.map_err(CloseCause::Source)?;
-            left -= piece.len();
             shared.upload.take(piece.len()).await;
-            self.write(&mut { piece }).await?;
+            // What was said meanwhile goes ahead: a request that waits for a chunk to leave costs a round trip of a full link.
+            while let Some(frames) = outgoing.next_frames() {
+                shared.upload.charge(frames.len());
+                head.extend_from_slice(&frames);
+                outgoing.recycle(frames);
+            }
+            put(&PeerFrame::Slice { length: u32::try_from(piece.len()).unwrap_or(u32::MAX) }, &mut head)?;
+            left -= piece.len();
+            self.midway = true;
+            self.write(&mut (&head[..]).chain(piece)).await?;
+            head.clear();
+            piece = next(&mut source, slice.min(left)).await.map_err(CloseCause::Source)?;
+        }
+        if !head.is_empty() {
+            self.midway = true;
+            self.write(&mut &head[..]).await?;
         }
         self.flush().await?;
+        self.pace.sent(length, started.elapsed());
         shared.tell(Event::Sent { peer, key, chunk }).await
     }
 
@@ -122,6 +158,10 @@ async fn within<S: ChunkStore>(
         Ok(Err(error)) => Err(CloseCause::Gone(Some(error))),
         Err(_) => Err(CloseCause::Local(CloseReason::TooSlow)),
     }
+}
+
+fn put(frame: &PeerFrame, out: &mut BytesMut) -> Result<(), CloseCause> {
+    encode_frame(frame, out).map_err(|error| CloseCause::Source(io::Error::other(error)))
 }
 
 /// A piece of a chunk; none of an empty one.

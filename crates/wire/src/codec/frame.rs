@@ -2,7 +2,7 @@
 //!
 //! State: none.
 //! Invariants: no frame is longer than its limit, in either direction; decoding takes whole frames off the buffer or nothing.
-//! Absent on purpose: the bytes of a chunk, which follow its frame outside of any.
+//! Absent on purpose: the bytes of a chunk, which follow the frames of its slices outside of any.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use shoal_types::{BlobKey, ChunkIndex};
@@ -21,6 +21,7 @@ const PONG: u8 = 4;
 const CHUNK: u8 = 32;
 const CERTIFICATE_WANTED: u8 = 33;
 const CERTIFICATE: u8 = 34;
+const SLICE: u8 = 35;
 pub(super) const ANNOUNCE: u8 = 48;
 pub(super) const ANNOUNCE_REPLY: u8 = 49;
 pub(super) const NOTICE: u8 = 50;
@@ -64,6 +65,7 @@ pub fn encode_frame(frame: &PeerFrame, out: &mut BytesMut) -> Result<(), EncodeE
             chunk.put(out);
             length.put(out);
         }),
+        PeerFrame::Slice { length } => put_frame(out, SLICE, |out| length.put(out)),
         PeerFrame::CertificateWanted { node } => put_frame(out, CERTIFICATE_WANTED, |out| node.put(out)),
         PeerFrame::Certificate { node, chain } => put_frame(out, CERTIFICATE, |out| {
             node.put(out);
@@ -175,6 +177,7 @@ fn take_frame(kind: u8, body: &mut Reader<'_>) -> Result<PeerFrame, Fault> {
             }
             PeerFrame::Chunk { key, chunk, length }
         }
+        SLICE => PeerFrame::Slice { length: body.take()? },
         CERTIFICATE_WANTED => PeerFrame::CertificateWanted { node: body.take()? },
         CERTIFICATE => PeerFrame::Certificate { node: body.take()?, chain: take_chain(body)? },
         ANNOUNCE => PeerFrame::Announce { id: body.take()?, announce: body.take()? },

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Numbers are big endian, lists have a u32 count in front, options and enums a u8 tag. Between peers frames follow each other on
-//! the connection, a chunk's bytes after its `Chunk` frame; between agent and tracker they are put into bodies.
+//! the connection, a chunk's bytes after the `Slice` frames; between agent and tracker they are put into bodies.
 //!
 //! Neighbouring releases understand each other: a reader ignores what follows after the fields that it knows, and skips frames of a
 //! kind, or with a tag inside, that it doesn't know ([`Decoded::Unknown`]).

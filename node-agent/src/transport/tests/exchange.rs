@@ -32,19 +32,22 @@ fn send_all(node: &Node, peer: PeerId, lengths: &[usize]) {
     node.net.send(&[peer], &numbered(99)).unwrap();
 }
 
-/// Takes events until everything of `send_all` has come, in order, and everything sent has left.
+/// Takes events until everything of `send_all` has come, in order, and everything sent has left. A message may come before the end of the
+/// chunk that was sent before it.
 async fn take_all(node: &mut Node, lengths: &[usize]) {
-    let mut seen = String::new();
-    let mut sent = 0;
-    while !seen.ends_with("m99 ") || sent < lengths.len() {
+    let mut seen = Vec::new();
+    let (mut said, mut sent, mut whole) = (0, 0, 0);
+    while said <= lengths.len() || whole < lengths.len() || sent < lengths.len() {
         match node.event().await {
             Event::Frame { frame: PeerFrame::Message(shoal_wire::PeerMessage::Hungry { sources }), .. } => {
-                seen.push_str(&format!("m{sources} "));
+                seen.push(format!("m{sources}"));
+                said += 1;
             }
-            Event::ChunkStarted { chunk, .. } => seen.push_str(&format!("c{chunk} ")),
+            Event::ChunkStarted { chunk, .. } => seen.push(format!("c{chunk}")),
             Event::Chunk { chunk, received, .. } => {
                 assert!(received.0 == content(lengths[chunk.as_usize()]), "chunk {chunk} is whole");
-                seen.push_str(&format!("e{chunk} "));
+                assert_eq!(chunk.as_usize(), whole);
+                whole += 1;
             }
             Event::Sent { chunk, .. } => {
                 assert_eq!(chunk.as_usize(), sent);
@@ -53,8 +56,8 @@ async fn take_all(node: &mut Node, lengths: &[usize]) {
             other => panic!("{other:?}"),
         }
     }
-    let expected: String = (0..lengths.len()).map(|at| format!("m{at} c{at} e{at} ")).collect();
-    assert_eq!(seen, expected + "m99 ");
+    let expected = (0..lengths.len()).flat_map(|at| [format!("m{at}"), format!("c{at}")]);
+    assert_eq!(seen, expected.chain(["m99".to_owned()]).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -66,10 +69,76 @@ async fn chunks_and_messages_arrive_whole_and_in_order_in_both_directions() {
         send_all(&b, to_a, &lengths);
         tokio::join!(take_all(&mut a, &lengths), take_all(&mut b, &lengths));
         let total: u64 = lengths.iter().map(|length| *length as u64).sum();
+        // Nine bytes for a slice of 16 KiB or more.
+        let bytes = total..total + total / 1_000 + 1_000;
         for counters in [a.net.counters(), b.net.counters()] {
-            assert!((total..total + 1_000).contains(&counters.bytes_received), "{counters:?}");
-            assert!((total..total + 1_000).contains(&counters.bytes_sent), "{counters:?}");
+            assert!(bytes.contains(&counters.bytes_received), "{counters:?}");
+            assert!(bytes.contains(&counters.bytes_sent), "{counters:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_message_goes_ahead_of_the_rest_of_a_chunk() {
+    let mut a = Node::plain("a", Settings::default()).await;
+    let (mut stream, to_b) = raw_peer(&mut a, "b").await;
+    let length = 4 << 20;
+    a.net.send_chunk(to_b, KEY, ChunkIndex::new(0), length, content(length as usize));
+    let mut buffer = BytesMut::new();
+    let mut bytes = BytesMut::new();
+    let mut said_at = None;
+    while bytes.len() < length as usize {
+        let slice = match decode_frame(&mut buffer).unwrap() {
+            Some(Decoded::Known(PeerFrame::Slice { length })) => length as usize,
+            Some(Decoded::Known(PeerFrame::Message(_))) => {
+                said_at = Some(bytes.len());
+                continue;
+            }
+            Some(Decoded::Known(PeerFrame::Chunk { length: all, .. })) => {
+                assert_eq!(all, length);
+                // It has begun, and no socket's buffers take 4 MiB.
+                a.net.send(&[to_b], &numbered(1)).unwrap();
+                continue;
+            }
+            Some(other) => panic!("{other:?}"),
+            None => {
+                soon(stream.read_buf(&mut buffer)).await.unwrap();
+                continue;
+            }
+        };
+        while buffer.len() < slice {
+            soon(stream.read_buf(&mut buffer)).await.unwrap();
+        }
+        bytes.extend_from_slice(&buffer.split_to(slice));
+    }
+    assert!(bytes == content(length as usize));
+    assert!(said_at.is_some_and(|at| at < length as usize), "{said_at:?}");
+}
+
+#[tokio::test]
+async fn slices_that_belong_to_no_chunk_close_the_connection() {
+    let mut a = Node::plain("a", Settings::default()).await;
+    let chunk = |length| PeerFrame::Chunk { key: KEY, chunk: ChunkIndex::new(0), length };
+    let cases = [
+        vec![PeerFrame::Slice { length: 1 }],
+        vec![chunk(0), PeerFrame::Slice { length: 1 }],
+        vec![chunk(5), PeerFrame::Slice { length: 6 }],
+        vec![chunk(5), PeerFrame::Slice { length: 0 }],
+        vec![chunk(5), chunk(5)],
+    ];
+    for frames in cases {
+        let (mut stream, _) = raw_peer(&mut a, "b").await;
+        for frame in &frames {
+            write_frame(&mut stream, frame).await;
+        }
+        let cause = loop {
+            match a.event().await {
+                Event::Closed { cause, .. } => break cause,
+                Event::ChunkStarted { .. } | Event::Chunk { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(matches!(cause, CloseCause::Malformed(Malformed::Slice)), "{frames:?}: {cause:?}");
     }
 }
 

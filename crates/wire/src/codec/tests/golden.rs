@@ -132,6 +132,7 @@ fn all() -> Vec<PeerFrame> {
     frames.extend([PeerFrame::Ping(1), PeerFrame::Pong(2)]);
     frames.extend(messages.map(PeerFrame::Message));
     frames.push(PeerFrame::Chunk { key, chunk, length: 0x1_0000 });
+    frames.push(PeerFrame::Slice { length: 0x4000 });
     frames.push(PeerFrame::CertificateWanted { node: NodeId::new(7) });
     frames.push(PeerFrame::Certificate { node: NodeId::new(7), chain: vec![Bytes::from_static(&[0x30, 0x82])] });
     frames.push(PeerFrame::Announce { id: 1, announce: announce() });

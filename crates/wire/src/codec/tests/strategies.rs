@@ -223,6 +223,7 @@ pub(super) fn frames() -> impl Strategy<Value = PeerFrame> {
         1 => any::<u64>().prop_map(PeerFrame::Pong),
         10 => messages().prop_map(PeerFrame::Message),
         1 => chunk,
+        1 => any::<u32>().prop_map(|length| PeerFrame::Slice { length }),
         1 => nodes().prop_map(|node| PeerFrame::CertificateWanted { node }),
         1 => (nodes(), chain).prop_map(|(node, chain)| PeerFrame::Certificate { node, chain }),
         2 => (any::<u32>(), announces()).prop_map(|(id, announce)| PeerFrame::Announce { id, announce }),
