@@ -5,12 +5,18 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use shoal_agent::agent::{Agent, AgentConfig};
 use shoal_store::{DiskStore, Faults, FaultyStore, Limits, Percent};
+use tokio::time::sleep;
 
 use crate::nodes::{Node, Tracker};
+
+/// What no manifest and no configuration is as large as. It lies from when it has begun with a blob like that.
+const LAYER: u64 = 1 << 20;
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What a liar is told.
 #[derive(Clone, Debug, clap::Args)]
@@ -70,10 +76,22 @@ impl Liar {
         };
         std::fs::create_dir_all(&self.data)?;
         let disk = DiskStore::open(&self.data.join("store"), limits)?;
-        let store = FaultyStore::new(disk, Faults { corrupt_reads: true, ..Faults::default() });
-        let mut agent =
-            Agent::start_over(config, Arc::new(store), prometheus_client::registry::Registry::default()).await?;
-        agent.failed().await;
-        anyhow::bail!("a part of the liar has ended")
+        let store = Arc::new(FaultyStore::new(disk, Faults::default()));
+        let metrics = prometheus_client::registry::Registry::default();
+        let mut agent = Agent::start_over(config, Arc::clone(&store) as _, metrics).await?;
+        // With a wrong manifest its own client would never ask for a layer, and there would be nothing to lie about.
+        let exchange = agent.exchange().clone();
+        let lying = async {
+            while !exchange.snapshot().await.is_some_and(|seen| seen.blobs.iter().any(|blob| blob.size_bytes >= LAYER))
+            {
+                sleep(LOOK).await;
+            }
+            store.set(Faults { corrupt_reads: true, ..Faults::default() });
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = agent.failed() => anyhow::bail!("a part of the liar has ended"),
+            () = lying => Ok(()),
+        }
     }
 }
