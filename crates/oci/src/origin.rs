@@ -57,6 +57,7 @@ struct Inner {
     http: Arc<Http>,
     auth: Auth,
     connections: NonZeroUsize,
+    near: Duration,
     retries: u32,
     rng: Mutex<Rng>,
 }
@@ -118,6 +119,7 @@ impl Origin {
             http,
             auth,
             connections: config.connections,
+            near: config.near,
             retries: config.retries,
             rng: Mutex::new(Rng::new(config.seed)),
         })))

@@ -44,6 +44,16 @@ async fn a_blob_comes_in_ranges_over_several_connections_and_once() {
 }
 
 #[tokio::test]
+async fn a_near_registry_is_asked_for_the_first_part_and_for_all_the_rest() {
+    let (registry, digest, bytes) = with_blob().await;
+    let origin = origin_with(&registry, |config| config.near = Duration::MAX);
+    let (read, error) = whole(&origin, digest).await;
+    assert!(error.is_none() && read == bytes);
+    let traffic = registry.blob_traffic();
+    assert_eq!((traffic.ranged, traffic.body_bytes), (2, SIZE), "{traffic:?}");
+}
+
+#[tokio::test]
 async fn every_range_has_its_bytes() {
     let (registry, digest, bytes) = with_blob().await;
     for connections in [1, 3] {
