@@ -24,6 +24,9 @@ pub(crate) enum Role {
     Rider,
     /// Invents content and links that fit, if it gets the lease.
     LyingLead,
+    /// The origin as one of the peers: it has every blob from the start, sends at the origin's rate and wants nothing. Nobody fetches from
+    /// the registry then.
+    Origin,
 }
 
 /// One node.

@@ -32,6 +32,9 @@ pub(crate) struct Table {
     /// Measures swarms of up to so many nodes; the rest stays as it is.
     #[arg(long, value_name = "N", default_value_t = USUAL_NODES)]
     up_to: usize,
+    /// And of no fewer than this.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    from: usize,
     /// The same as --up-to 10000: hours, and up to 16 GiB of memory.
     #[arg(long, conflicts_with = "up_to")]
     large: bool,
@@ -39,7 +42,7 @@ pub(crate) struct Table {
     #[arg(long, value_name = "PART,…", value_delimiter = ',')]
     only: Vec<String>,
     /// Measures nothing: writes the page anew.
-    #[arg(long, conflicts_with_all = ["only", "large", "up_to"])]
+    #[arg(long, conflicts_with_all = ["only", "large", "up_to", "from"])]
     render: bool,
     /// Where simulation.md, simulation.svg and simulation.json are.
     #[arg(long, value_name = "DIR", default_value = "docs")]
@@ -136,7 +139,8 @@ pub(crate) fn run(table: &Table) -> Result<(), String> {
     let mut wanted: Vec<Wanted> = Vec::new();
     for (part, of_part) in rows::parts() {
         if !table.render && (table.only.is_empty() || table.only.contains(&part)) {
-            wanted.extend(of_part.into_iter().filter(|wanted| table.large || wanted.nodes <= table.up_to));
+            let up_to = if table.large { usize::MAX } else { table.up_to };
+            wanted.extend(of_part.into_iter().filter(|wanted| (table.from..=up_to).contains(&wanted.nodes)));
         }
     }
     // Small ones first, and undisturbed ones before those that are compared with them.

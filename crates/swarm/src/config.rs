@@ -91,7 +91,8 @@ pub struct Config {
     pub endgame_percent: u8,
     /// A peer that owes a chunk and sends nothing for so long loses its requests.
     pub snub_after: Duration,
-    /// New chunks are told at most once in this time, and at most once for each two chunks of a 10 Gbit/s link.
+    /// New chunks are told at most once in this time, and at most once for each two chunks of a 10 Gbit/s link; at zero each is told at
+    /// once.
     pub have_interval: Duration,
     /// A leech without any progress for so long asks for a lease of its own.
     pub impatient_after: Duration,
@@ -174,7 +175,9 @@ impl Config {
         }
     }
 
-    /// The policy of a system with few peers and random order: ten connections, three requests each, nobody choked.
+    /// Kraken's policy, as its source has it: ten connections, three requests on each, random pieces, nobody choked. Whatever is asked of
+    /// an agent goes out as it came, on each connection one piece after the other and on all of them side by side. A piece is told at
+    /// once.
     #[must_use]
     pub fn kraken_policy() -> Self {
         Self {
@@ -182,8 +185,9 @@ impl Config {
             random_first_chunks: 0,
             serve_order: ServeOrder::Fifo,
             serving: Serving::Open,
-            uploads_at_once: 30,
-            uploads_per_link: 3,
+            // All connections: those opened by others too.
+            uploads_at_once: 20,
+            uploads_per_link: 1,
             substitute: false,
             lead_yields: false,
             max_peers: 10,
@@ -191,6 +195,7 @@ impl Config {
             inflight_bytes: 0,
             inflight_round_trips: 0,
             inflight_per_peer: 3,
+            have_interval: Duration::ZERO,
             ..Self::default()
         }
     }

@@ -170,6 +170,12 @@ pub(crate) const KEYS: &[Key] = &[
         knobs.origin_connection_rate = Some(units::rate(text)?);
         Ok(())
     }),
+    key(
+        "origin",
+        "registry|peer",
+        "whether a lead fetches from the origin or it exchanges as a peer",
+        |knobs, text| choose(&mut knobs.origin_is_peer, text, &[("registry", false), ("peer", true)]),
+    ),
     key("zones", "N", "zones, with equal numbers of nodes", |knobs, text| {
         number(&mut knobs.zones, text)?;
         if (1..=16).contains(&knobs.zones) { Ok(()) } else { Err("expected 1 to 16".to_owned()) }

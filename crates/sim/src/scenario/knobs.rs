@@ -20,7 +20,7 @@ pub(crate) enum Preset {
     Shoal,
     /// BitTorrent's textbook: 256 KiB chunks, slots dealt every 10 s, an optimistic one every 30 s.
     Classic,
-    /// 4 MiB chunks, 10 peers, random order, 3 requests in flight, nobody choked, an announce every 3 s.
+    /// 4 MiB chunks, 10 peers, random order, 3 requests in flight, nobody choked, an announce every 3 s; the origin is a peer.
     KrakenPolicy,
     /// No exchange: everybody fetches from the origin.
     ClientServer,
@@ -44,7 +44,9 @@ impl Preset {
             Self::Classic => {
                 "BitTorrent's textbook: 256 KiB chunks, slots dealt every 10 s, an optimistic one every 30 s"
             }
-            Self::KrakenPolicy => "4 MiB chunks, 10 peers, random order, 3 requests in flight, nobody choked",
+            Self::KrakenPolicy => {
+                "4 MiB chunks, 10 peers, random order, 3 requests in flight, nobody choked; the origin is one of the peers"
+            }
             Self::ClientServer => "no exchange: every node fetches from the origin",
         }
     }
@@ -131,6 +133,8 @@ pub(crate) struct Knobs {
     pub(crate) downlink: f64,
     pub(crate) origin_rate: f64,
     pub(crate) origin_connection_rate: Option<f64>,
+    /// The origin takes part in the exchange with every blob, instead of answering whoever leads.
+    pub(crate) origin_is_peer: bool,
     pub(crate) zones: usize,
     /// The link between two zones each way, as a fraction of one zone's uplinks together; none if it never limits.
     pub(crate) zone_link: Option<f64>,
@@ -161,6 +165,7 @@ impl Knobs {
             downlink: TEN_GIGABIT,
             origin_rate: TEN_GIGABIT,
             origin_connection_rate: None,
+            origin_is_peer: preset == Preset::KrakenPolicy,
             zones: 1,
             zone_link: None,
             standing_mesh: true,

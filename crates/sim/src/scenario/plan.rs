@@ -147,6 +147,16 @@ impl Plan {
             give_up: Time::MAX,
         };
         self.stagger(&mut setup);
+        if knobs.origin_is_peer {
+            setup.nodes.push(NodeSetup {
+                zone: 0,
+                up: knobs.origin_rate,
+                down: knobs.downlink,
+                role: Role::Origin,
+                wants: Vec::new(),
+                pulls_at: Time::ZERO,
+            });
+        }
         setup.give_up = give_up(&setup);
         setup
     }
@@ -159,14 +169,14 @@ impl Plan {
     /// Copies of everything that the origin may be asked for: one and a twentieth; one more for each lead whose fetching may be in vain,
     /// because it lies or gives nothing; and what a lead had alone when it was lost, for each way of losing it. A copy for everybody who
     /// finds nobody, without exchange or without neighbours and tracker, and for everybody under policies that let a node wait until it
-    /// is impatient, as the textbook's slots do that move every ten seconds.
+    /// is impatient, as the textbook's slots do that move every ten seconds. An origin that is a peer sends what its neighbours ask for.
     pub(crate) fn origin_budget(&self) -> f64 {
         if self.knobs.preset == Preset::ClientServer {
             return wanted_copies(self);
         }
         let trouble = &self.knobs.trouble;
         let stranger = trouble.tracker_dies_at.is_some() && !self.knobs.standing_mesh;
-        if stranger || !matches!(self.knobs.config.serving, Serving::Credit { .. }) {
+        if stranger || self.knobs.origin_is_peer || !matches!(self.knobs.config.serving, Serving::Credit { .. }) {
             return wanted_copies(self) + self.leads_in_vain();
         }
         let lost = [

@@ -13,7 +13,8 @@ use crate::scenario::{Preset, Size};
 const HEAD: &str = "# What the simulator shows
 
 Written by `cargo xtask sim table`; measurements are in [simulation.json](simulation.json). Change the code and run it again instead of
-editing this page. `cargo xtask sim table --only a,k` measures single rows anew, and `--large` adds 10,000 nodes.
+editing this page. `cargo xtask sim table --only a,k` measures single rows anew, `--from 1000` leaves smaller swarms as
+they are, and `--large` adds 10,000 nodes.
 ";
 
 const MODEL: &str = "## What is simulated
@@ -27,6 +28,12 @@ The engine of every agent and the tracker's core are the real ones, driven in vi
 - An announce costs the tracker 5 µs, one after the other. Hashing costs 1.2 GB/s a core, on 2 cores, while a chunk comes. Nothing is
   served before it is verified.
 - Every choice comes from the seed. The same command gives the same trace on every machine.
+- `kraken-policy` is what Kraken's source does by default (August 2026), on these links and without its own limits of 1.6 and 2.4 Gbit/s. Its
+  origin is a peer that has everything. An agent asks for three pieces on each connection, random ones of those that it lacks, and
+  whatever is asked of it goes out on each connection one piece after the other, on all of them side by side. (Its agents' shipped
+  settings say rarest first; that changes nothing.) This takes longer than the 1.2 to 1.5 times the bound that row e asks for, and so the
+  ratios to it prove nothing: what the origin's neighbours draw at random overlaps, and it sends 1.8 copies until the last piece has
+  left it. With senders that give the rarest piece, even if another one was asked for, it would be 1.38.
 
 `t_last` is when the last node is done that is to finish: not those that were killed or misbehave. The bound is the fluid one,
 max(F/u_s, F/d_min, N·F/(u_s + Σu_i)), where F is the size, u_s the origin's rate, d_i and u_i the nodes'; only honest nodes' uplinks count.

@@ -94,13 +94,16 @@ impl World {
             })
             .collect();
         let origin = Origin::new(net.add_link(setup.origin_up));
+        let origin_is_peer = setup.nodes.iter().any(|node| node.role == Role::Origin);
         let mut ids = BTreeMap::new();
         let mut nodes = Vec::with_capacity(setup.nodes.len());
         for (ix, node) in setup.nodes.iter().enumerate() {
             let id = NodeId::new(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
             ids.insert(id, ix as NodeIx);
-            let engine = Engine::new(id, zones[node.zone].clone(), setup.config.clone(), rng.next_u64());
-            let links = (net.add_link(node.up), net.add_link(node.down));
+            let mut engine = Engine::new(id, zones[node.zone].clone(), setup.config.clone(), rng.next_u64());
+            engine.set_can_lead(!origin_is_peer);
+            let up = if node.role == Role::Origin { origin.link } else { net.add_link(node.up) };
+            let links = (up, net.add_link(node.down));
             nodes.push(Node::new(engine, node.role, node.zone, links, setup.cores));
         }
         let tracker = TrackerHost::new(&setup, rng.next_u64(), ids.keys().copied().zip(ids.values().copied()), zones);
@@ -227,6 +230,13 @@ impl World {
         let node = &mut self.nodes[ix as usize];
         if !node.alive {
             return;
+        }
+        if node.role == Role::Origin {
+            for (name, blob) in self.blobs.iter().enumerate() {
+                let links = content::chain(name as u64, *blob, self.tracker.id(ix));
+                let have = ChunkSet::full_of(blob.geometry);
+                node.engine.start(now, StartBlob { blob: *blob, have, links, priority: 0 });
+            }
         }
         for (priority, blob) in node.wants.clone().into_iter().enumerate() {
             let blob = self.blobs[blob];

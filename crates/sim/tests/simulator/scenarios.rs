@@ -40,6 +40,15 @@ fn the_other_presets_finish_too() {
 }
 
 #[test]
+fn an_origin_that_is_a_peer_sends_more_than_one_copy_and_nobody_leads() {
+    let report = run("burst --nodes 30 --size 32MiB --seeds 2 --set origin=peer");
+    let copies = p95(&report, "origin_copies");
+    assert!((1.0..5.0).contains(&copies), "{report}");
+    let vanishing = run("lead-dies --nodes 30 --size 32MiB --seeds 1 --set origin=peer");
+    assert!((p95(&vanishing, "vs_undisturbed") - 1.0).abs() < 1e-9, "there is no lead to die: {vanishing}");
+}
+
+#[test]
 fn survivors_of_churn_are_hardly_later() {
     let report = run("churn --nodes 50 --size 128MiB --seeds 2");
     // Where the lead is among the killed, its successor begins after the tracker has noticed.
