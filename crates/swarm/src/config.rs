@@ -73,6 +73,8 @@ pub struct Config {
     pub uploads_at_once: u16,
     /// Of those, to one neighbour.
     pub uploads_per_link: u16,
+    /// Those who have a place are told of a chunk when it begins to arrive, and may ask for it before it is here.
+    pub promises: bool,
     /// Sends another chunk than the one asked for, if that has got around and nobody has the other.
     pub substitute: bool,
     /// Chunks that wait to be sent to one peer, at most; more are rejected.
@@ -129,6 +131,7 @@ impl Default for Config {
             },
             uploads_at_once: 4,
             uploads_per_link: 1,
+            promises: true,
             substitute: true,
             queued_per_peer: 64,
             max_peers: 40,
@@ -164,6 +167,7 @@ impl Config {
             },
             uploads_at_once: 5,
             uploads_per_link: 1,
+            promises: false,
             substitute: false,
             lead_yields: false,
             inflight_chunks: 5,
@@ -188,6 +192,7 @@ impl Config {
             // All connections: those opened by others too.
             uploads_at_once: 20,
             uploads_per_link: 1,
+            promises: false,
             substitute: false,
             lead_yields: false,
             max_peers: 10,

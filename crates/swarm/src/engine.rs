@@ -237,12 +237,15 @@ impl Engine {
     /// A neighbour has said something. Links go to [`Self::handle_links`] instead, once the driver has checked their signatures.
     pub fn handle_message(&mut self, now: Time, from: PeerHandle, message: &PeerMessage) {
         let Some(peer) = self.peers.get_mut(from) else { return };
-        if !matches!(message, PeerMessage::Request { .. } | PeerMessage::Have { .. }) || peer.outstanding.is_empty() {
+        if !matches!(message, PeerMessage::Request { .. } | PeerMessage::Have { .. } | PeerMessage::Coming { .. })
+            || peer.outstanding.is_empty()
+        {
             peer.heard = now;
         }
         let result = match message {
             PeerMessage::Join { blob, have, flags } => self.handle_join(now, from, *blob, have, *flags),
             PeerMessage::Have { key, chunks, load } => self.handle_have(now, from, *key, chunks, *load),
+            PeerMessage::Coming { key, chunk } => self.handle_coming(now, from, *key, *chunk),
             PeerMessage::Request { key, chunk, needs_links } => {
                 self.handle_request(now, from, (*key, *chunk), *needs_links);
                 Ok(())

@@ -99,7 +99,12 @@ impl Engine {
             if !transfer.member_got(member, chunk) {
                 continue;
             }
-            news |= transfer.state(chunk) == ChunkState::Missing;
+            let state = transfer.state(chunk);
+            news |= state == ChunkState::Missing;
+            if state == (ChunkState::Requested { peer: from.slot }) {
+                self.promise_kept(now, slot, chunk, from.slot);
+            }
+            let transfer = self.transfer_mut(slot);
             if transfer.lead.is_leading()
                 && let Some(before) = transfer.only_holder_before(member, chunk)
             {
@@ -203,6 +208,7 @@ impl Engine {
             }
         }
         let transfer = self.transfer_mut(slot);
+        transfer.promises.forget_all();
         transfer.untold.clear();
         transfer.members.iter_mut().for_each(|member| member.told = 0);
         transfer.progressed = now;
@@ -211,14 +217,15 @@ impl Engine {
             .uploads
             .waiting
             .iter()
-            .filter(|waiting| waiting.blob == slot && shaken.contains(waiting.chunk))
+            .filter(|waiting| waiting.blob == slot && !self.transfer(slot).have.contains(waiting.chunk))
             .map(|waiting| (self.peers.handle_at(waiting.peer), waiting.chunk))
             .collect();
         for (to, chunk) in waiting {
             let reason = shoal_wire::RejectReason::Withdrawn;
             self.act(Action::Send { to: Recipients::One(to), message: PeerMessage::Reject { key, chunk, reason } });
         }
-        self.drop_waiting(|waiting| waiting.blob == slot && shaken.contains(waiting.chunk));
+        let have = self.transfer(slot).have.clone();
+        self.drop_waiting(|waiting| waiting.blob == slot && !have.contains(waiting.chunk));
     }
 
     /// How often new chunks are told: two at a time at 10 Gbit/s, 1.6 ns a byte. One at a time is twice the messages and gains nothing;
@@ -302,6 +309,7 @@ impl Engine {
         self.drop_waiting(|waiting| waiting.peer == peer && waiting.blob == slot);
         self.drop_held(slot, peer, |_| true);
         self.transfer_mut(slot).lead.fed.forget(peer);
+        self.transfer_mut(slot).promises.forget(peer);
         self.transfer_mut(slot).leave(peer);
     }
 

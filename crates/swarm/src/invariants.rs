@@ -50,7 +50,8 @@ impl Engine {
         }
         for waiting in &uploads.waiting {
             let transfer = self.transfer(waiting.blob);
-            assert!(transfer.have.contains(waiting.chunk), "what waits is here");
+            let promised = transfer.promises.gave(waiting.chunk);
+            assert!(promised || transfer.have.contains(waiting.chunk), "what waits is here, or was promised");
             assert!(transfer.member(waiting.peer).is_some(), "who waits takes part");
         }
     }

@@ -22,6 +22,7 @@ mod limit;
 mod local;
 mod peer;
 mod picker;
+mod promises;
 mod requests;
 mod serve;
 mod spread;

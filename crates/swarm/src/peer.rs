@@ -37,6 +37,8 @@ pub(crate) struct Outstanding {
     pub(crate) asked: Time,
     /// Its first bytes have come.
     pub(crate) arriving: bool,
+    /// It isn't there yet: it was asked for on a promise.
+    pub(crate) promised: bool,
 }
 
 /// One neighbour.
@@ -84,6 +86,11 @@ impl Peer {
     pub(crate) fn forget_outstanding(&mut self, blob: BlobSlot, chunk: ChunkIndex) -> Option<Outstanding> {
         let at = self.outstanding.iter().position(|owed| owed.blob == blob && owed.chunk == chunk)?;
         Some(self.outstanding.swap_remove(at))
+    }
+
+    /// How many chunks it owes that it has.
+    pub(crate) fn owed_now(&self) -> usize {
+        self.outstanding.iter().filter(|owed| !owed.promised).count()
     }
 
     pub(crate) fn owes(&self, blob: BlobSlot, chunk: ChunkIndex) -> Option<&Outstanding> {

@@ -36,6 +36,7 @@ impl Engine {
             if peer != from.slot {
                 self.cancel_others(slot, chunk, from.slot);
             }
+            self.promise(slot, chunk);
         }
     }
 
@@ -132,7 +133,8 @@ impl Engine {
         let mut room = true;
         loop {
             self.collect(now, slot, &mut askable, &mut candidates);
-            let Some((chunk, peer)) = self.choose(slot, &mut askable, &candidates) else { break };
+            let here = self.choose(slot, &mut askable, &candidates);
+            let Some((chunk, peer)) = here.or_else(|| self.choose_promised(now, slot)) else { break };
             let ready = self.download_limit.ready_at(now);
             if ready > now {
                 self.timers.limit = self.timers.limit.min(ready);
@@ -186,13 +188,14 @@ impl Engine {
         member.count > 0
             && !peer.chokes_us
             && !member.suspect
-            && peer.outstanding.len() < self.pipeline(peer, transfer)
+            && peer.owed_now() < self.pipeline(peer, transfer)
+            && peer.outstanding.len() < usize::from(self.config.inflight_per_peer)
             && peer.snubbed_until <= now
             && (peer.near || across)
     }
 
     /// How many chunks a neighbour may owe: twice what it sends in a round trip and a chunk, so that its queue never runs dry.
-    fn pipeline(&self, peer: &Peer, transfer: &Transfer) -> usize {
+    pub(crate) fn pipeline(&self, peer: &Peer, transfer: &Transfer) -> usize {
         let Config { inflight_chunks, inflight_bytes, inflight_round_trips, inflight_per_peer, .. } = self.config;
         let chunk_bytes = u64::from(transfer.blob.geometry.chunk_size().bytes());
         let in_flight = u64::from(inflight_round_trips) * peer.pace.bytes_in(self.round_trip.unwrap_or_default());
@@ -243,8 +246,10 @@ impl Engine {
     /// Notes that a neighbour is to send a chunk.
     fn owe(&mut self, now: Time, slot: BlobSlot, chunk: ChunkIndex, peer: u16) {
         let transfer = self.transfer_mut(slot);
+        let mut promised = false;
         if let Some(member) = transfer.member(peer) {
             transfer.members[member].outstanding += 1;
+            promised = !transfer.member_has(member, chunk);
         }
         let entry = self.peers.at_mut(peer);
         entry.useless_since = None;
@@ -252,7 +257,7 @@ impl Engine {
             entry.heard = now;
             entry.pace.restart(now);
         }
-        entry.outstanding.push(Outstanding { blob: slot, chunk, asked: now, arriving: false });
+        entry.outstanding.push(Outstanding { blob: slot, chunk, asked: now, arriving: false, promised });
     }
 
     /// A neighbour no longer owes the chunk.
@@ -434,7 +439,7 @@ impl Engine {
             .peers
             .iter()
             .filter(|(_, peer)| !peer.outstanding.is_empty() && now.since(peer.heard) >= patience)
-            .filter(|(_, peer)| peer.outstanding.iter().any(|owed| now.since(owed.asked) >= patience))
+            .filter(|(_, peer)| peer.outstanding.iter().any(|owed| !owed.promised && now.since(owed.asked) >= patience))
             .map(|(handle, _)| handle.slot)
             .collect();
         for slot in silent {
@@ -526,7 +531,7 @@ impl Engine {
         }
     }
 
-    fn send_cancel(&mut self, slot: BlobSlot, chunk: ChunkIndex, peer: u16) {
+    pub(crate) fn send_cancel(&mut self, slot: BlobSlot, chunk: ChunkIndex, peer: u16) {
         let key = self.transfer(slot).blob.key();
         let to = Recipients::One(self.peers.handle_at(peer));
         self.act(Action::Send { to, message: PeerMessage::Cancel { key, chunk } });

@@ -2,7 +2,7 @@
 //!
 //! State: the waiting requests and the chunks on the link.
 //! Invariants: at most `uploads_at_once` chunks are on the link and at most `uploads_per_link` to one neighbour, at most
-//! `queued_per_peer` requests of a neighbour wait, a request waits only for a chunk that is here, and never twice.
+//! `queued_per_peer` requests of a neighbour wait, a request waits only for a chunk that is here or was promised, and never twice.
 //! Absent on purpose: the choice of who may ask at all (`choker`), and the bytes.
 
 use shoal_types::{BlobKey, ChunkIndex, Time};
@@ -92,12 +92,12 @@ impl Engine {
         // Who takes no part has nothing to get: its requests would outlast its connection.
         let serves = |slot: BlobSlot| {
             let transfer = self.transfer(slot);
-            transfer.have.contains(chunk) && transfer.member(from.slot).is_some()
+            (transfer.have.contains(chunk) || transfer.will_have(chunk)) && transfer.member(from.slot).is_some()
         };
         let here = slot.filter(|slot| serves(*slot));
         let slot = match here {
             _ if choked => return self.reject(from, key, chunk, RejectReason::Choked),
-            None => return self.reject(from, key, chunk, RejectReason::Absent),
+            None => return self.reject(from, key, chunk, self.why_absent(slot, chunk)),
             Some(_) if full => return self.reject(from, key, chunk, RejectReason::TooMany),
             Some(slot) => slot,
         };
@@ -194,7 +194,9 @@ impl Engine {
     fn next_upload(&self, now: Time) -> Option<usize> {
         let per_link = self.config.uploads_per_link;
         let waiting = self.uploads.waiting.iter().enumerate();
-        let ready = waiting.filter(|(_, waiting)| self.peers.at(waiting.peer).sending < per_link);
+        let ready = waiting.filter(|(_, waiting)| {
+            self.peers.at(waiting.peer).sending < per_link && self.transfer(waiting.blob).have.contains(waiting.chunk)
+        });
         ready.map(|(at, waiting)| (self.rank(now, waiting), at)).min().map(|(_, at)| at)
     }
 

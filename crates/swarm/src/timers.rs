@@ -82,6 +82,7 @@ impl Engine {
 
     fn sweep(&mut self, now: Time) {
         self.snub(now);
+        self.give_up_promises(now);
         let unfinished: Vec<BlobSlot> =
             self.slots().into_iter().filter(|slot| !self.transfer(*slot).is_served()).collect();
         self.timers.sweep = if unfinished.is_empty() { Time::MAX } else { now + Self::SWEEP };

@@ -28,6 +28,7 @@ use crate::announce::AnnounceState;
 use crate::blame::Evidence;
 use crate::chain_state::ChainState;
 use crate::lead::Lead;
+use crate::promises::Promises;
 
 /// Where a chunk stands. Peers are slots of [`crate::peer::Peers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,7 @@ pub(crate) struct Transfer {
     /// When the first of them was new.
     pub(crate) untold_since: Time,
     pub(crate) told: Time,
+    pub(crate) promises: Promises,
     pub(crate) bytes_from_peers: u64,
     pub(crate) bytes_from_origin: u64,
     /// Every chunk is here and verified.
@@ -142,6 +144,7 @@ impl Transfer {
             untold: Vec::new(),
             untold_since: now,
             told: Time::ZERO,
+            promises: Promises::new(count),
             bytes_from_peers: 0,
             bytes_from_origin: 0,
             finished,
@@ -323,6 +326,7 @@ impl Transfer {
             + self.wanted.len() * 8
             + self.evidence.capacity() * size_of::<Evidence>()
             + self.untold.capacity() * size_of::<ChunkIndex>()
+            + self.promises.heap_bytes()
             + self.states.len() * size_of::<ChunkState>()
             + self.bits.capacity() * 8
             + self.member_at.capacity() * 2

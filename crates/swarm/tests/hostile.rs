@@ -293,7 +293,8 @@ impl World {
                 let asked = asked.map_or(chunk, |(_, _, chunk)| *chunk);
                 PeerMessage::Substitute { key, asked, sent: self.chunk(step, other) }
             }
-            41..=42 => PeerMessage::LinksWanted { key, from: chunk },
+            41 => PeerMessage::LinksWanted { key, from: chunk },
+            42 => PeerMessage::Coming { key, chunk },
             43 if wild => PeerMessage::Links { key, batches: vec![self.links(step).into_inner()] },
             _ => PeerMessage::Leave { key },
         }
@@ -503,6 +504,7 @@ fn every_breach_of_the_protocol_is_named() {
         ("a have beyond the end", {
             PeerMessage::Have { key, chunks: [ChunkIndex::new(5)].into(), load: Load::default() }
         }),
+        ("a promise beyond the end", PeerMessage::Coming { key, chunk: ChunkIndex::new(5) }),
         ("a substitute beyond the end", {
             PeerMessage::Substitute { key, asked: ChunkIndex::new(0), sent: ChunkIndex::new(5) }
         }),

@@ -31,6 +31,13 @@ pub enum PeerMessage {
         /// How busy I am.
         load: Load,
     },
+    /// The first bytes of this chunk have reached me: if you ask me for it, it leaves as soon as it is verified.
+    Coming {
+        /// The swarm.
+        key: BlobKey,
+        /// The chunk.
+        chunk: ChunkIndex,
+    },
     /// Send me this chunk.
     Request {
         /// The swarm.
@@ -120,6 +127,6 @@ pub enum RejectReason {
     TooMany,
     /// The requester is choked.
     Choked,
-    /// The chunk was verified under a chain that has been withdrawn.
+    /// The chunk was verified under a chain that has been withdrawn, or was coming and turned out wrong.
     Withdrawn,
 }

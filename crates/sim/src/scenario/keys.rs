@@ -107,6 +107,9 @@ pub(crate) const KEYS: &[Key] = &[
     key("uploads-per-link", "N", "of those, to one neighbour", |knobs, text| {
         number(&mut knobs.config.uploads_per_link, text)
     }),
+    key("promises", "yes|no", "chunks may be asked for while they arrive at a neighbour", |knobs, text| {
+        choose(&mut knobs.config.promises, text, &YES_NO)
+    }),
     key("substitute", "yes|no", "another chunk is sent if the one asked for has got around", |knobs, text| {
         choose(&mut knobs.config.substitute, text, &YES_NO)
     }),

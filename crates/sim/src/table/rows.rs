@@ -56,6 +56,7 @@ pub(super) const VARIANTS: &[(&[&str], &str)] = &[
     (&["stream-percent=20"], "a fifth of the choices for the stream's next chunk"),
     (&["stream-percent=50"], "half of them"),
     (&["serve-order=fifo"], "requests are served as they come"),
+    (&["promises=no"], "nothing is asked for while it is still arriving at a neighbour"),
     (&["substitute=no"], "no other chunk in place of one that has got around"),
     (&["serving=tit-for-tat", "rechoke=100ms", "optimistic=300ms"], "tit-for-tat at a data centre's pace"),
     (&["serving=open", "uploads-at-once=4"], "everybody is served alike"),

@@ -12,6 +12,7 @@ mod chains;
 mod choking;
 mod leading;
 mod local;
+mod promising;
 mod requesting;
 mod serving;
 mod telling;

@@ -171,6 +171,20 @@ fn nothing_is_served_before_it_is_verified() {
     let (_, index) = solo.asked()[0];
     solo.delivers(source, index);
     solo.requests(asker, index);
+    assert!(solo.news().sending().is_empty(), "it is promised, and waits");
+    solo.verify_held();
+    assert_eq!(solo.news().sending(), [(asker, index)]);
+}
+
+#[test]
+fn without_promises_what_is_not_verified_is_rejected() {
+    let mut solo = Solo::new(Config { promises: false, ..open() }, "....");
+    let source = solo.neighbour("****");
+    let asker = solo.neighbour("....");
+    solo.hold_verifications = true;
+    let (_, index) = solo.asked()[0];
+    solo.delivers(source, index);
+    solo.requests(asker, index);
     assert_eq!(solo.news().rejected(), [(asker, index, RejectReason::Absent)]);
     solo.verify_held();
     solo.requests(asker, index);

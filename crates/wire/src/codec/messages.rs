@@ -27,6 +27,7 @@ const HUNGRY: u8 = 25;
 const SUBSTITUTE: u8 = 26;
 const LINKS: u8 = 27;
 const LINKS_WANTED: u8 = 28;
+const COMING: u8 = 29;
 
 /// Chunks in one frame: 64 KiB of them. More leave as several frames.
 const HAVES_PER_FRAME: usize = 16 << 10;
@@ -52,6 +53,10 @@ pub(super) fn put_message(out: &mut BytesMut, message: &PeerMessage) -> Result<(
             };
             if chunks.is_empty() { put(&[]) } else { chunks.chunks(HAVES_PER_FRAME).try_for_each(put) }
         }
+        PeerMessage::Coming { key, chunk } => put_frame(out, COMING, |out| {
+            key.put(out);
+            chunk.put(out);
+        }),
         PeerMessage::Request { key, chunk, needs_links } => put_frame(out, REQUEST, |out| {
             key.put(out);
             chunk.put(out);
@@ -103,6 +108,7 @@ pub(super) fn take_message(kind: u8, body: &mut Reader<'_>) -> Result<PeerMessag
         HAVE => {
             PeerMessage::Have { key: body.take()?, chunks: body.take::<Vec<ChunkIndex>>()?.into(), load: body.take()? }
         }
+        COMING => PeerMessage::Coming { key: body.take()?, chunk: body.take()? },
         REQUEST => PeerMessage::Request { key: body.take()?, chunk: body.take()?, needs_links: body.take()? },
         CANCEL => PeerMessage::Cancel { key: body.take()?, chunk: body.take()? },
         REJECT => PeerMessage::Reject { key: body.take()?, chunk: body.take()?, reason: body.take()? },

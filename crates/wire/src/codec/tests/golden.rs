@@ -110,6 +110,7 @@ fn all() -> Vec<PeerFrame> {
         PeerMessage::Substitute { key, asked: chunk, sent: ChunkIndex::new(3) },
         PeerMessage::Links { key, batches: vec![links()] },
         PeerMessage::LinksWanted { key, from: chunk },
+        PeerMessage::Coming { key, chunk },
     ];
     let directives = [
         Directive::Lease { key, grant: grant() },

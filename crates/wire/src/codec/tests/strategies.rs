@@ -96,6 +96,7 @@ fn messages() -> impl Strategy<Value = PeerMessage> {
             chunks: chunks.into(),
             load: Load { sources }
         }),
+        (keys(), chunks()).prop_map(|(key, chunk)| PeerMessage::Coming { key, chunk }),
         (keys(), chunks(), any::<bool>()).prop_map(|(key, chunk, needs_links)| PeerMessage::Request {
             key,
             chunk,
