@@ -2,8 +2,8 @@
 //!
 //! | what | how |
 //! |---|---|
-//! | CPU and memory of the exchange ([`exchange`]) | two agents over links without limits, beside nginx, curl and openssl |
-//! | what the mirror costs where there are no peers ([`alone`]) | one agent behind a shaped link, beside the origin itself |
+//! | CPU and memory of the exchange (`exchange`) | two agents over links without limits, beside nginx, curl and openssl |
+//! | what the mirror costs where there are no peers (`alone`) | one agent behind a shaped link, beside the origin itself |
 //!
 //! State: as the lab's. Invariants: what is compared runs in the same run, alternately, with cold stores; medians are told.
 
