@@ -13,10 +13,10 @@
 //! is kept; the last chunk's link is always the digest and needs no publisher.
 //! Absent on purpose: hashing and signatures. Batches come verified, chunks are verified by the driver.
 
-use std::collections::BTreeMap;
-
-use shoal_chain::{Link, LinkBatch, LinkRun, Signature, SignedLinks, VerifiedLinks};
+use shoal_chain::{Link, LinkBatch, LinkRun, SignedLinks, VerifiedLinks};
 use shoal_types::{BlobInfo, ChunkIndex, ChunkSet, NodeId};
+
+use crate::batches::{BatchRecord, Batches};
 
 /// Leases of one blob whose links are told apart: a lease that moves every second does so for a minute.
 const MAX_AUTHORS: usize = 64;
@@ -29,19 +29,11 @@ pub(crate) struct ChainState {
     bytes: Box<[u8]>,
     known: ChunkSet,
     /// Where the batches begin. Batches don't overlap: a later one that overlaps an earlier one replaces it.
-    batches: BTreeMap<ChunkIndex, BatchRecord>,
+    batches: Batches,
     /// Leases and their publishers, one entry each: the batches' records are many and stay small.
     authors: Vec<(u64, NodeId)>,
     closed: bool,
     withdrawn: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct BatchRecord {
-    /// A batch is a frame's worth of links: 16 bits are plenty, and a chain has thousands of these.
-    count: u16,
-    author: u16,
-    signature: Signature,
 }
 
 /// What a batch brought.
@@ -65,7 +57,7 @@ impl ChainState {
             blob,
             bytes: Box::default(),
             known: ChunkSet::empty(count),
-            batches: BTreeMap::new(),
+            batches: Batches::default(),
             authors: Vec::new(),
             closed: false,
             withdrawn: None,
@@ -145,7 +137,7 @@ impl ChainState {
             .batches
             .range(run.first()..ChunkIndex::new(end))
             .filter(|(first, record)| first.get() + u32::from(record.count) <= end)
-            .map(|(first, _)| *first)
+            .map(|(first, _)| first)
             .collect();
         // A batch that says in one signature what several said is worth having even without news.
         if new == 0 && swallowed.len() < 2 {
@@ -161,7 +153,7 @@ impl ChainState {
             self.bytes[chunk.as_usize() * width..][..width].copy_from_slice(link.as_bytes());
         }
         for first in swallowed {
-            self.batches.remove(&first);
+            self.batches.remove(first);
         }
         let Ok(count) = u16::try_from(run.count()) else { return Learned::Nothing };
         let record = BatchRecord { count, author, signature: *signature };
@@ -188,7 +180,7 @@ impl ChainState {
     /// The batches, as signed, from a chunk on; `limit` of them at most.
     pub(crate) fn batches_from(&self, chunk: ChunkIndex, limit: usize) -> Vec<SignedLinks> {
         let start = self.record_of(chunk).map_or(chunk, |(first, _)| first);
-        self.batches.range(start..).take(limit).filter_map(|(first, record)| self.signed(*first, record)).collect()
+        self.batches.range(start..).take(limit).filter_map(|(first, record)| self.signed(first, record)).collect()
     }
 
     /// Whether links of this epoch prove nothing already.
@@ -209,9 +201,9 @@ impl ChainState {
             return shaken;
         }
         let gone: Vec<ChunkIndex> =
-            self.batches.iter().filter(|(_, record)| self.author(record).0 <= epoch).map(|(first, _)| *first).collect();
+            self.batches.iter().filter(|(_, record)| self.author(record).0 <= epoch).map(|(first, _)| first).collect();
         for first in gone {
-            let Some(record) = self.batches.remove(&first) else { continue };
+            let Some(record) = self.batches.remove(first) else { continue };
             for chunk in (first.get()..first.get() + u32::from(record.count)).map(ChunkIndex::new) {
                 if self.record_of(chunk).is_none() && self.known.remove(chunk) {
                     shaken.insert(chunk);
@@ -226,9 +218,7 @@ impl ChainState {
 
     /// What this occupies on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let record = size_of::<ChunkIndex>() + size_of::<BatchRecord>();
-        // A B-tree that is filled in order leaves six of each node's eleven places taken.
-        let batches = self.batches.len() * record * 11 / 6;
+        let batches = self.batches.heap_bytes();
         self.bytes.len() + self.known.heap_bytes() + batches + self.authors.capacity() * size_of::<(u64, NodeId)>()
     }
 
@@ -236,7 +226,7 @@ impl ChainState {
         let covered: u32 = self.known.iter().map(|chunk| u32::from(self.record_of(chunk).is_some())).sum();
         assert_eq!(covered, self.known.len(), "every known link has the batch it came in");
         if let Some(withdrawn) = self.withdrawn.filter(|_| !self.closed) {
-            assert!(self.batches.values().all(|record| self.author(record).0 > withdrawn), "no withdrawn link");
+            assert!(self.batches.iter().all(|(_, record)| self.author(record).0 > withdrawn), "no withdrawn link");
         }
     }
 
@@ -257,7 +247,7 @@ impl ChainState {
                 return Some(self.authors.len() - 1);
             }
             // All places are taken: that of one whose links are gone.
-            let used = |at: &usize| self.batches.values().any(|record| usize::from(record.author) == *at);
+            let used = |at: &usize| self.batches.iter().any(|(_, record)| usize::from(record.author) == *at);
             let free = (0..self.authors.len()).find(|at| !used(at))?;
             self.authors[free] = author;
             Some(free)
@@ -272,7 +262,6 @@ impl ChainState {
             .rev()
             .take(4)
             .find(|(first, record)| chunk.get() < first.get() + u32::from(record.count))
-            .map(|(first, record)| (*first, record))
     }
 
     fn signed(&self, first: ChunkIndex, record: &BatchRecord) -> Option<SignedLinks> {
@@ -286,6 +275,7 @@ impl ChainState {
 
 #[cfg(test)]
 mod tests {
+    use shoal_chain::Signature;
     use std::ops::Range;
 
     use proptest::prelude::*;

@@ -10,6 +10,7 @@
 
 mod action;
 mod announce;
+mod batches;
 mod blame;
 mod chain_state;
 mod choker;
