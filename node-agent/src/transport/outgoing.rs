@@ -100,7 +100,7 @@ impl<S> Outgoing<S> {
     /// The next thing to write; waits for one. Only the connection's task takes out.
     pub(crate) async fn next(&self) -> Item<S> {
         loop {
-            if let Some(item) = self.pop() {
+            if let Some(item) = self.pop_if(|_| true) {
                 return item;
             }
             self.more.notified().await;
@@ -109,16 +109,9 @@ impl<S> Outgoing<S> {
 
     /// Frames, if they are the next thing to write.
     pub(crate) fn next_frames(&self) -> Option<BytesMut> {
-        let mut state = self.lock();
-        match state.items.pop_front()? {
-            Item::Frames(frames) => {
-                state.frame_bytes -= frames.len();
-                Some(frames)
-            }
-            chunk @ Item::Chunk(_) => {
-                state.items.push_front(chunk);
-                None
-            }
+        match self.pop_if(|item| matches!(item, Item::Frames(_)))? {
+            Item::Frames(frames) => Some(frames),
+            Item::Chunk(_) => None,
         }
     }
 
@@ -142,9 +135,10 @@ impl<S> Outgoing<S> {
         self.lock().reason.unwrap_or(CloseReason::Leaving)
     }
 
-    fn pop(&self) -> Option<Item<S>> {
+    /// The next thing to write, if it is wanted.
+    fn pop_if(&self, wanted: impl FnOnce(&Item<S>) -> bool) -> Option<Item<S>> {
         let mut state = self.lock();
-        let item = state.items.pop_front()?;
+        let item = state.items.pop_front_if(|item| wanted(item))?;
         match &item {
             Item::Frames(frames) => state.frame_bytes -= frames.len(),
             Item::Chunk(_) => state.chunks -= 1,
