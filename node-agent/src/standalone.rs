@@ -5,7 +5,6 @@
 //! Absent on purpose: replicas. One tracker is enough for hosts without a cluster: agents go on without it.
 
 mod files;
-mod resolver;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use shoal_origins::{Clients, SwarmResolver};
 use shoal_tracker::ReplicaName;
 use shoal_tracker_server::{
     Authority, Handle, JoinTokens, Metrics, Server, ServerConfig, ServerLimits, TrackerAddress,
@@ -23,9 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::StartError;
-use crate::content::{OriginPool, Policies};
 use files::{SwarmFile, Swarms};
-use resolver::SwarmResolver;
 
 /// How often the Swarm's file is looked at, for those who don't send SIGHUP.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -79,8 +77,7 @@ impl StandaloneTracker {
             Err(ended) => return Err(StartError::Setting(format!("the tracker's start was broken off: {ended}"))),
         };
         let (policy, current) = watch::channel(swarms.policy);
-        let policies = Policies::new(current);
-        let origins = Arc::new(OriginPool::new(policies.clone(), u64::from(std::process::id())));
+        let resolver = SwarmResolver::new(current, Clients::new(u64::from(std::process::id())));
         let counters = Metrics::default();
         counters.register(metrics);
         let server = ServerConfig {
@@ -95,7 +92,7 @@ impl StandaloneTracker {
             admin_token: None,
             metrics: counters,
         };
-        let server = Server::bind(server, Arc::new(tokens), Arc::new(SwarmResolver { policies, origins })).await?;
+        let server = Server::bind(server, Arc::new(tokens), Arc::new(resolver)).await?;
         let (local_addr, handle, stop) = (server.local_addr(), server.handle(), CancellationToken::new());
         let bracketed = if name.contains(':') { format!("[{name}]") } else { name.clone() };
         let address = format!("{bracketed}:{}", local_addr.port()).parse();

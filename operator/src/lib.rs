@@ -1,0 +1,22 @@
+//! The operator: what makes Shoal part of a Kubernetes cluster.
+//!
+//! ```text
+//!  API server ── TokenReview, Nodes ──> identity ──┐
+//!             ── the CA's Secret ─────> authority ─┼──> shoal_tracker_server::Server  <── agents
+//!             ── EndpointSlices ──────> replicas ──┤
+//!             ── Swarms ──────────────> swarms ────┘
+//! ```
+//!
+//! State: what the API server last said, in caches; the tracker's, which is soft.
+//! Invariants: every replica does the same and serves; none needs a leader for it. What two of them write at once is decided by the API
+//! server's resource versions.
+//! Absent on purpose: the tracker itself, and what a Swarm means.
+
+mod cli;
+mod cluster;
+mod error;
+mod run;
+
+pub use cli::{Cli, ObjectName};
+pub use error::StartError;
+pub use run::{Operator, OperatorConfig};
