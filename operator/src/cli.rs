@@ -56,9 +56,9 @@ struct RunArgs {
     /// This replica's pod.
     #[arg(long, env = "SHOAL_POD_NAME", value_parser = ReplicaName::new, value_name = "NAME")]
     pod_name: ReplicaName,
-    /// The pod's address, at which agents reach this replica.
-    #[arg(long, env = "SHOAL_POD_IP", value_name = "IP")]
-    pod_ip: IpAddr,
+    /// The pod's address, at which agents reach this replica; several, if it has more.
+    #[arg(long, env = "SHOAL_POD_IP", required = true, value_delimiter = ',', value_name = "IP")]
+    pod_ip: Vec<IpAddr>,
     /// The headless Service that selects the operator's pods.
     #[arg(long, env = "SHOAL_SERVICE", default_value = "shoal-tracker", value_name = "NAME")]
     service: ObjectName,
@@ -166,7 +166,7 @@ impl From<RunArgs> for OperatorConfig {
         Self {
             namespace: args.namespace.0,
             pod_name: args.pod_name,
-            pod_ip: args.pod_ip,
+            pod_ips: args.pod_ip,
             service: args.service.0,
             tracker_names: args.tracker_name,
             ca_secret: args.ca_secret.0,

@@ -20,6 +20,9 @@ use tokio::sync::watch;
 
 use crate::error::{StartError, chain};
 
+/// Who has written a field, as the API server remembers it.
+pub(crate) const FIELD_MANAGER: &str = "shoal-operator";
+
 /// A client of the API server. Nothing is asked yet.
 pub(crate) async fn client(kubeconfig: Option<&Path>) -> Result<Client, StartError> {
     let config = match kubeconfig {
@@ -108,6 +111,13 @@ where
     /// Whether they were listed.
     pub(crate) fn is_listed(&self) -> bool {
         *self.changes.borrow() > 0
+    }
+
+    /// Returns when they were listed.
+    pub(crate) async fn listed(&mut self) {
+        while !self.is_listed() {
+            self.changed().await;
+        }
     }
 
     /// Returns when they were listed, or have changed since the last call; never, when nobody follows them any more. Cancel-safe.

@@ -12,10 +12,14 @@
 //! server's resource versions.
 //! Absent on purpose: the tracker itself, and what a Swarm means.
 
+mod authority;
 mod cli;
 mod cluster;
 mod error;
+mod identity;
+mod replicas;
 mod run;
+mod swarms;
 
 pub use cli::{Cli, ObjectName};
 pub use error::StartError;

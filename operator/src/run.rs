@@ -1,21 +1,45 @@
 //! A replica of the operator: its parts, started, wired and ended.
 //!
+//! ```text
+//!  start: probes ──> the CA, Nodes, Swarms, replicas are known ──> tracker serves ──> ready
+//!  stop:  not ready ──> agents are told that the others remain ──> they have left, or 5 s ──> tracker drains ──> end
+//! ```
+//!
 //! State: the parts' tasks.
 //! Invariants: readiness says "no" until every part is there, and from the moment on at which the replica is told to stop.
 //! Absent on purpose: what the parts do.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Secret};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher::Config;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
+use shoal_api::kube::Swarm;
+use shoal_origins::{Clients, SwarmResolver};
 use shoal_telemetry::{Admin, Condition, Readiness};
 use shoal_tracker::ReplicaName;
+use shoal_tracker_server::{Handle, Metrics, Replica, Server, ServerConfig, ServerLimits, TrackerAddress};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authority::Keeper;
 use crate::cluster::Watched;
 use crate::error::StartError;
+use crate::identity::{self, ClusterIdentity, Expected};
+use crate::replicas;
+use crate::swarms::{self, Swarms};
+
+/// Agents that are told to leave do so at once; one that doesn't loses its connection.
+const HAND_OVER: Duration = Duration::from_secs(5);
+/// How often it is looked whether they have left.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What an operator is to be.
 #[derive(Clone, Debug)]
@@ -24,8 +48,8 @@ pub struct OperatorConfig {
     pub namespace: String,
     /// This replica's pod.
     pub pod_name: ReplicaName,
-    /// The pod's address.
-    pub pod_ip: IpAddr,
+    /// The pod's addresses, at the first of which agents reach it.
+    pub pod_ips: Vec<IpAddr>,
     /// The headless Service of the operator's pods.
     pub service: String,
     /// Further names and addresses under which agents reach the tracker.
@@ -44,35 +68,81 @@ pub struct OperatorConfig {
     pub admin_listen: SocketAddr,
 }
 
+impl OperatorConfig {
+    /// What agents may call this replica: its addresses, and the Service's names as a pod's resolver completes them.
+    fn names(&self) -> Vec<String> {
+        let Self { service, namespace, .. } = self;
+        let ips = self.pod_ips.iter().map(ToString::to_string);
+        let of_service = [
+            format!("{service}.{namespace}.svc"),
+            format!("{service}.{namespace}.svc.cluster.local"),
+            format!("{service}.{namespace}"),
+            service.clone(),
+        ];
+        ips.chain(of_service).chain(self.tracker_names.iter().cloned()).collect()
+    }
+}
+
 /// A replica that runs.
 pub struct Operator {
     admin_addr: SocketAddr,
     readiness: Readiness,
+    pod_name: ReplicaName,
     serving: Condition,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    server: JoinHandle<Result<(), StartError>>,
+    tracker: watch::Receiver<Option<(SocketAddr, Handle)>>,
+    leave: CancellationToken,
+    shutdown: CancellationToken,
+    rest: (TaskTracker, CancellationToken),
 }
 
 impl Operator {
-    /// Starts.
+    /// Starts. What the API server must be asked for comes later: the probes say what is missing.
     ///
     /// # Errors
     /// One line that says what can't be had.
     pub async fn start(config: OperatorConfig, client: Client) -> Result<Self, StartError> {
+        if config.pod_ips.is_empty() {
+            return Err(StartError::Setting("--pod-ip is missing: give the pod's address".to_owned()));
+        }
         let readiness = Readiness::new();
-        let [serving, nodes] = ["tracker", "nodes"].map(|name| readiness.condition(name));
-        let metrics = Registry::default();
+        let serving = readiness.condition("tracker");
+        let (mut metrics, counters) = (Registry::default(), Metrics::default());
+        counters.register(&mut metrics);
         let admin = Admin::new().metrics(metrics.into()).readiness(readiness.clone());
         let admin = admin.bind(config.admin_listen).await?;
         let admin_addr = admin.local_addr();
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(admin.serve(stop.clone()));
-        let all = kube::runtime::watcher::Config::default();
-        let (_nodes, following) = Watched::<Node>::follow(Api::all(client), all, |_| {}, nodes);
-        tasks.spawn(stop.clone().run_until_cancelled_owned(following));
-        tasks.close();
+        let (rest, stop) = (TaskTracker::new(), CancellationToken::new());
+        rest.spawn(admin.serve(stop.clone()));
+        let followed = Followed::new(&config, &client, &readiness, &rest, &stop);
         tracing::info!(pod = %config.pod_name, admin = %admin_addr, "the operator runs");
-        Ok(Self { admin_addr, readiness, serving, tasks, stop })
+        let (leave, shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let (tell, tracker) = watch::channel(None);
+        let pod_name = config.pod_name.clone();
+        let starting = Starting {
+            keeper: Keeper::new(
+                client.clone(),
+                &config.namespace,
+                config.ca_secret.clone(),
+                config.ca_config_map.clone(),
+            ),
+            ca: readiness.condition("ca"),
+            serving: serving.clone(),
+            config,
+            client,
+            counters,
+            followed,
+            leave: leave.clone(),
+            rest: (rest.clone(), stop.clone()),
+            tell,
+        };
+        let shut = shutdown.clone();
+        let server = tokio::spawn(async move {
+            let Some(server) = shut.run_until_cancelled(starting.server()).await else { return Ok(()) };
+            Box::pin(server?.run(shut)).await;
+            Ok(())
+        });
+        Ok(Self { admin_addr, readiness, pod_name, serving, server, tracker, leave, shutdown, rest: (rest, stop) })
     }
 
     /// Where metrics and probes are.
@@ -81,23 +151,145 @@ impl Operator {
         self.admin_addr
     }
 
+    /// Where the tracker listens, and the way to talk to it; once it serves.
+    #[must_use]
+    pub fn tracker(&self) -> watch::Receiver<Option<(SocketAddr, Handle)>> {
+        self.tracker.clone()
+    }
+
     /// Whether it is ready.
     #[must_use]
     pub const fn readiness(&self) -> &Readiness {
         &self.readiness
     }
 
-    /// Returns when a part has ended that shouldn't have. Cancel-safe.
+    /// Returns when the tracker has ended, or can't start. Cancel-safe.
     pub async fn failed(&mut self) -> StartError {
-        self.tasks.wait().await;
-        StartError::Ended("the operator")
+        match (&mut self.server).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => StartError::Ended("the tracker"),
+        }
     }
 
-    /// Ends.
+    /// Hands over to the other replicas, and ends.
     pub async fn stop(self) {
         self.serving.fails("the operator is stopping");
-        self.stop.cancel();
-        self.tasks.wait().await;
+        self.leave.cancel();
+        let tracker = self.tracker.borrow().clone();
+        if let Some((_, tracker)) = tracker
+            && tracker.replicas().iter().any(|replica| replica.name != self.pod_name)
+        {
+            let left = async {
+                while tracker.event_streams() > 0 {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+            if timeout(HAND_OVER, left).await.is_err() {
+                tracing::warn!(agents = tracker.event_streams(), "not every agent has gone to another replica");
+            }
+        }
+        self.shutdown.cancel();
+        if !self.server.is_finished()
+            && let Err(error) = self.server.await
+        {
+            tracing::error!(%error, "the tracker panicked");
+        }
+        let (rest, stop) = self.rest;
+        stop.cancel();
+        rest.close();
+        rest.wait().await;
         tracing::info!("the operator has stopped");
+    }
+}
+
+/// What is followed of the cluster.
+struct Followed {
+    nodes: Watched<Node>,
+    swarms: Watched<Swarm>,
+    slices: Watched<EndpointSlice>,
+    secret: Watched<Secret>,
+}
+
+impl Followed {
+    fn new(
+        config: &OperatorConfig,
+        client: &Client,
+        readiness: &Readiness,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        let namespace = &config.namespace;
+        let of_service = Config::default().labels(&format!("kubernetes.io/service-name={}", config.service));
+        let one_secret = Config::default().fields(&format!("metadata.name={}", config.ca_secret));
+        let condition = |name| readiness.condition(name);
+        let (nodes, task) =
+            Watched::follow(Api::all(client.clone()), Config::default(), identity::strip, condition("nodes"));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(task));
+        let (swarms, task) = Watched::follow(Api::all(client.clone()), Config::default(), |_| {}, condition("swarms"));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(task));
+        let slices = Api::namespaced(client.clone(), namespace);
+        let (slices, task) = Watched::follow(slices, of_service, |_| {}, condition("replicas"));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(task));
+        let secret = Api::namespaced(client.clone(), namespace);
+        let (secret, task) = Watched::follow(secret, one_secret, |_| {}, condition("secret"));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(task));
+        Self { nodes, swarms, slices, secret }
+    }
+}
+
+/// What the server is made of.
+struct Starting {
+    config: OperatorConfig,
+    client: Client,
+    keeper: Keeper,
+    ca: Condition,
+    serving: Condition,
+    counters: Metrics,
+    followed: Followed,
+    leave: CancellationToken,
+    rest: (TaskTracker, CancellationToken),
+    tell: watch::Sender<Option<(SocketAddr, Handle)>>,
+}
+
+impl Starting {
+    /// The server, when everything is known that agents could ask it for.
+    async fn server(self) -> Result<Server, StartError> {
+        let Self { config, client, keeper, ca, serving, counters, followed, leave, rest: (rest, stop), tell } = self;
+        let Followed { mut nodes, swarms, slices, secret } = followed;
+        let held = keeper.open(&ca).await?;
+        ca.holds();
+        nodes.listed().await;
+        // Agents that were told of no Swarm would drop those that they know.
+        let mut listed = swarms.clone();
+        listed.listed().await;
+        let (all, names) = (swarms.all(), config.names());
+        let Swarms { document, policy, .. } = Swarms::of(all.iter().map(AsRef::as_ref));
+        let (tell_policy, policy) = watch::channel(policy);
+        let resolver = SwarmResolver::new(policy, Clients::new(u64::from(std::process::id())));
+        let expected = Expected::new(config.audience, &config.namespace, &config.agent_service_account);
+        let server = ServerConfig {
+            listen: config.tracker_listen,
+            replica: config.pod_name.clone(),
+            names,
+            replicas: Vec::new(),
+            swarm: document,
+            authority: Arc::new(held.authority()?),
+            tracker: shoal_tracker::Config::default(),
+            limits: ServerLimits::default(),
+            admin_token: None,
+            metrics: counters,
+        };
+        let identity = Arc::new(ClusterIdentity::new(client, expected, nodes));
+        let server = Server::bind(server, identity, Arc::new(resolver)).await?;
+        let (listen, handle) = (server.local_addr(), server.handle());
+        let this = SocketAddr::new(config.pod_ips[0], listen.port());
+        let this = Replica { name: config.pod_name, address: TrackerAddress::from(this) };
+        rest.spawn(stop.clone().run_until_cancelled_owned(keeper.keep(held, secret, handle.clone())));
+        rest.spawn(stop.clone().run_until_cancelled_owned(swarms::follow(swarms, tell_policy, handle.clone())));
+        rest.spawn(stop.run_until_cancelled_owned(replicas::follow(slices, this, handle.clone(), leave)));
+        tracing::info!(%listen, "the tracker listens");
+        tell.send_replace(Some((listen, handle)));
+        serving.holds();
+        Ok(server)
     }
 }

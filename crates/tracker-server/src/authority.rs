@@ -50,13 +50,21 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// A new one, with a new key.
+    /// A new one, with a new key, for ten years.
     ///
     /// # Errors
     /// If the system has no randomness.
     pub fn generate() -> Result<Self, AuthorityError> {
+        Self::generate_for(ROOT_LIFE)
+    }
+
+    /// A new one, with a new key, for so long: where somebody changes roots in time.
+    ///
+    /// # Errors
+    /// If the system has no randomness.
+    pub fn generate_for(life: Duration) -> Result<Self, AuthorityError> {
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(AuthorityError::Crypto)?;
-        let mut params = params(SystemTime::now(), ROOT_LIFE)?;
+        let mut params = params(SystemTime::now(), life)?;
         params.distinguished_name = common_name("Shoal CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -112,6 +120,21 @@ impl Authority {
     #[must_use]
     pub fn to_pem(&self) -> String {
         self.issuer.key().serialize_pem() + &self.trust.to_pem()
+    }
+
+    /// The signing certificate alone, as PEM, for others to trust it.
+    #[must_use]
+    pub fn certificate_pem(&self) -> String {
+        crate::trust::to_pem("CERTIFICATE", &self.root)
+    }
+
+    /// When the signing certificate ends, and with it whatever it signed.
+    #[must_use]
+    pub fn expires_at(&self) -> SystemTime {
+        use x509_parser::prelude::{FromDer as _, X509Certificate};
+        let seconds =
+            X509Certificate::from_der(&self.root).map_or(0, |(_, root)| root.validity().not_after.timestamp());
+        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
     }
 
     /// What its certificates are verified against.

@@ -63,6 +63,12 @@ impl TrackerAddress {
     pub(crate) const fn host(&self) -> &ServerName<'static> {
         &self.host
     }
+
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
 }
 
 impl FromStr for TrackerAddress {

@@ -315,6 +315,18 @@ impl Handle {
         self.shared.commands.ask(|answer| Command::Snapshot { blobs, banned, answer }).await
     }
 
+    /// How many nodes have a stream of events from here.
+    #[must_use]
+    pub fn event_streams(&self) -> usize {
+        usize::try_from(self.shared.metrics.streams.get()).unwrap_or_default()
+    }
+
+    /// The replicas that nodes were last told of.
+    #[must_use]
+    pub fn replicas(&self) -> Arc<[Replica]> {
+        Arc::clone(&self.shared.replicas.borrow())
+    }
+
     /// All nodes whose certificates haven't expired, connected or not.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeEntry> {
