@@ -64,16 +64,17 @@ pub(crate) struct RunArgs {
     /// The node's name; the host's name if it isn't given.
     #[arg(long, env = "SHOAL_NODE_NAME")]
     pub(crate) node_name: Option<NodeName>,
-    /// The node's zone: the place within which links are cheap.
+    /// The node's zone: the place within which links are cheap. In Kubernetes it is the Node's label, and isn't given.
     #[arg(long, env = "SHOAL_ZONE", default_value = "", value_parser = Zone::new)]
     pub(crate) zone: Zone,
-    /// A tracker: https://HOST:PORT. Several may be given.
+    /// A tracker: https://HOST:PORT. Several may be given; a name may stand for several, as a headless Service's does.
     #[arg(long, env = "SHOAL_TRACKER", value_delimiter = ',', value_name = "URL")]
     pub(crate) tracker: Vec<TrackerAddress>,
-    /// The file with the join token that the tracker has made.
+    /// The file with the join token that the tracker has made; in Kubernetes the projected token of the agent's service account. It is read
+    /// again whenever it is needed.
     #[arg(long, env = "SHOAL_JOIN_TOKEN_FILE", value_name = "FILE")]
     pub(crate) join_token_file: Option<PathBuf>,
-    /// The file with the tracker's CA, if the token doesn't have its fingerprint.
+    /// The file with the tracker's CA, if the token doesn't have its fingerprint. It is read again whenever it is needed.
     #[arg(long, env = "SHOAL_CA_FILE", value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
     /// Where the store, the node's key and what else is kept lie.

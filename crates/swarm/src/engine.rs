@@ -129,6 +129,11 @@ impl Engine {
         }
     }
 
+    /// This node's zone, where it is learnt only after the start. Who is near is decided when a neighbour connects, so it comes before the first.
+    pub fn set_zone(&mut self, zone: Zone) {
+        self.zone = zone;
+    }
+
     /// Takes part in a blob's swarm. A blob that is started already only gets the better priority.
     pub fn start(&mut self, now: Time, start: StartBlob) {
         let StartBlob { blob, have, links, priority } = start;

@@ -253,10 +253,16 @@ impl Room {
             }
         };
         self.links.certified(Arc::clone(made.certificate()));
+        let certified_zone = identity.certificate().contact.zone().clone();
         self.identity = Some(identity);
         if let Some(net) = &self.net {
             net.identity.send_replace(made);
             return;
+        }
+        if self.config.zone == Zone::default() {
+            // In Kubernetes the certificate says what the Node's label does.
+            self.config.zone = certified_zone;
+            self.engine.set_zone(self.config.zone.clone());
         }
         let ExchangeConfig { name, zone, listen, plain_peers, transport, .. } = self.config.clone();
         let (sender, receiver) = watch::channel(made);

@@ -4,6 +4,7 @@
 //! Invariants: every wait has an end; every answer has a longest length.
 //! Absent on purpose: trying again. That is for who knows what was lost.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,8 +29,10 @@ use crate::event::StreamEvent;
 use crate::protocol::{ErrorBody, MAX_JSON_BYTES, TrackerAddress};
 use crate::tracked::Tracked;
 
-/// A dial, or a handshake: several round trips in the worst of networks.
+/// A look-up, or a dial with its handshake: several round trips in the worst of networks.
 const CONNECT: Duration = Duration::from_secs(3);
+/// Addresses of one name that are tried: more replicas than anybody has use for.
+const MAX_PLACES: usize = 8;
 /// An answer. The longest wait is for an origin: the tracker gives up on one after 20 s.
 const ANSWER: Duration = Duration::from_secs(25);
 /// A tracker says something every 2 s: four of these missed are a broken connection.
@@ -49,13 +53,8 @@ impl Link {
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Result<Self, ClientError> {
-        let unreachable = |source: std::io::Error| ClientError::Connect { address: address.clone(), source };
         let stream =
-            timeout(CONNECT, TcpStream::connect(address.to_string())).await.unwrap_or_else(|_| Err(timed_out()));
-        let stream = stream.map_err(unreachable)?;
-        let _ = stream.set_nodelay(true);
-        let shaken = timeout(CONNECT, TlsConnector::from(tls).connect(address.host().clone(), stream)).await;
-        let stream = shaken.unwrap_or_else(|_| Err(timed_out())).map_err(unreachable)?;
+            dial(address, tls).await.map_err(|source| ClientError::Connect { address: address.clone(), source })?;
         let (requests, connection) = http2::Builder::new(Tracked(tasks.clone()))
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
@@ -118,6 +117,25 @@ impl Link {
     }
 }
 
+/// A name may stand for several replicas, as a headless Service's does: the first one that shakes hands is it. One whose host has died
+/// doesn't keep the others from being tried.
+async fn dial(address: &TrackerAddress, tls: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    let found = timeout(CONNECT, lookup_host(address.to_string())).await.unwrap_or_else(|_| Err(timed_out()))?;
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for place in found.take(MAX_PLACES) {
+        let shaken = async {
+            let stream = TcpStream::connect(place).await?;
+            let _ = stream.set_nodelay(true);
+            TlsConnector::from(Arc::clone(&tls)).connect(address.host().clone(), stream).await
+        };
+        match timeout(CONNECT, shaken).await.unwrap_or_else(|_| Err(timed_out())) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
 /// A request.
 #[derive(Clone, Debug)]
 pub(super) struct Ask<'a> {
@@ -176,6 +194,6 @@ fn refusal(status: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> Client
     ClientError::Refused { status: status.as_u16(), error, message, retry_after: seconds.map(Duration::from_secs) }
 }
 
-fn timed_out() -> std::io::Error {
-    std::io::ErrorKind::TimedOut.into()
+fn timed_out() -> io::Error {
+    io::ErrorKind::TimedOut.into()
 }

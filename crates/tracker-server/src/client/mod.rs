@@ -60,7 +60,7 @@ pub struct ClientConfig {
     pub trackers: Vec<TrackerAddress>,
     /// This node's name.
     pub name: NodeName,
-    /// Its zone.
+    /// Its zone; where nobody told it, the certificate does.
     pub zone: Zone,
     /// Its address, where it isn't the one from which it speaks.
     pub peer_ip: Option<IpAddr>,
@@ -159,7 +159,7 @@ impl TrackerClient {
         let outdated = identity.as_ref().is_some_and(|identity| {
             let contact = &identity.certificate().contact;
             contact.address().port() != config.peer_port
-                || *contact.zone() != config.zone
+                || (config.zone != Zone::default() && *contact.zone() != config.zone)
                 || config.peer_ip.is_some_and(|ip| contact.address().ip() != ip)
         });
         let (events, taken) = mpsc::channel(EVENTS);
