@@ -19,6 +19,26 @@ use crate::{
 /// Entries of each list. A request is compared with every rule of its Swarm; 256 comparisons take microseconds.
 const MAX_ENTRIES: usize = 256;
 
+// Messages that the API server gives as well: see `rules`.
+pub(crate) const NO_REGISTRIES: &str = "none, so this Swarm answers for nothing: write - host: \"*\" for all";
+pub(crate) const PUSHED_FROM_ORIGIN: &str =
+    "OriginOnly by mode or rule, so every node would fetch it from the registry: write another mode";
+pub(crate) const SHARED_WITHOUT_SECRET: &str =
+    "Shared serves what the Swarm's secret may read: add secretRef, or write Public";
+pub(crate) const ENDPOINT_OF_MANY: &str =
+    "\"*\" stands for many registries, which can't all be there: write the host, or leave endpoint out";
+pub(crate) const BUNDLE_WITHOUT_TLS: &str = "the endpoint has no TLS: write https:// there, or leave caBundle out";
+pub(crate) const NOT_LOWER_CASE: &str = "upper case, in which no runtime asks for it: write it in lower case";
+pub(crate) const NOT_BASE64: &str = "not base64: write the output of base64 -w0 ca.pem";
+pub(crate) const NOT_A_SECRET: &str = "not a Secret's name: write lower-case letters, digits, \"-\" and \".\"";
+pub(crate) const NOT_A_NAMESPACE: &str = "not a namespace: write lower-case letters, digits and \"-\"";
+pub(crate) const NOT_A_NAME: &str = "not a name: write up to 63 lower-case letters, digits and \"-\"";
+pub(crate) const NOT_ON_HUB: &str =
+    "nothing at Docker Hub is called so: write docker.io/library/ and the name for the official ones";
+pub(crate) const VALUES_MISSING: &str = "In and NotIn compare with values: write one at least";
+pub(crate) const VALUES_UNUSED: &str =
+    "Exists and DoesNotExist compare with nothing: leave values out, or write In or NotIn";
+
 /// A Swarm that was checked.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -162,6 +182,13 @@ impl Problems {
         value.map_err(|error| self.add(path, error.to_string())).ok()
     }
 
+    /// One spelling of each name, so that two entries for one are seen as such by comparing texts.
+    fn lower_case(&mut self, path: &str, text: &str) {
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            self.add(path, NOT_LOWER_CASE);
+        }
+    }
+
     fn bound(&mut self, path: &str, entries: usize) {
         if entries > MAX_ENTRIES {
             self.add(path, format!("{entries} entries: write at most {MAX_ENTRIES}, and another Swarm for the rest"));
@@ -170,15 +197,14 @@ impl Problems {
 }
 
 fn check_selector(selector: &LabelSelector, problems: &mut Problems) {
-    for (at, requirement) in selector.match_expressions.iter().enumerate() {
+    problems.bound("spec.nodeSelector.matchExpressions", selector.match_expressions.len());
+    for (at, requirement) in selector.match_expressions.iter().enumerate().take(MAX_ENTRIES) {
         let path = format!("spec.nodeSelector.matchExpressions[{at}].values");
+        problems.bound(&path, requirement.values.len());
         match (requirement.operator, requirement.values.is_empty()) {
-            (Operator::In | Operator::NotIn, true) => {
-                problems.add(path, "In and NotIn compare with values: write one at least")
-            }
+            (Operator::In | Operator::NotIn, true) => problems.add(path, VALUES_MISSING),
             (Operator::Exists | Operator::DoesNotExist, false) => {
-                problems
-                    .add(path, "Exists and DoesNotExist compare with nothing: leave values out, or write In or NotIn");
+                problems.add(path, VALUES_UNUSED);
             }
             _ => {}
         }
@@ -187,7 +213,7 @@ fn check_selector(selector: &LabelSelector, problems: &mut Problems) {
 
 fn check_registries(specs: &[RegistrySpec], problems: &mut Problems) -> Vec<Registry> {
     if specs.is_empty() {
-        problems.add("spec.registries", "none, so this Swarm answers for nothing: write - host: \"*\" for all");
+        problems.add("spec.registries", NO_REGISTRIES);
     }
     problems.bound("spec.registries", specs.len());
     let mut seen = BTreeSet::new();
@@ -195,12 +221,12 @@ fn check_registries(specs: &[RegistrySpec], problems: &mut Problems) -> Vec<Regi
     for (at, spec) in specs.iter().enumerate().take(MAX_ENTRIES) {
         let path = format!("spec.registries[{at}]");
         let host: Option<HostPattern> = problems.take(format!("{path}.host"), spec.host.parse());
+        problems.lower_case(&format!("{path}.host"), &spec.host);
         if host.as_ref().is_some_and(|host| !seen.insert(host.clone())) {
             problems.add(format!("{path}.host"), format!("{} is here twice: write one entry", spec.host));
         }
         if spec.access == Access::Shared && spec.secret_ref.is_none() {
-            let message = "Shared serves what the Swarm's secret may read: add secretRef, or write Public";
-            problems.add(format!("{path}.access"), message);
+            problems.add(format!("{path}.access"), SHARED_WITHOUT_SECRET);
         }
         if let Some(secret) = &spec.secret_ref {
             check_secret(secret, &format!("{path}.secretRef"), problems);
@@ -222,10 +248,10 @@ fn check_registries(specs: &[RegistrySpec], problems: &mut Problems) -> Vec<Regi
 
 fn check_secret(secret: &SecretRef, path: &str, problems: &mut Problems) {
     if !is_dns_name(&secret.name) {
-        problems.add(format!("{path}.name"), "not a Secret's name: write lower-case letters, digits, \"-\" and \".\"");
+        problems.add(format!("{path}.name"), NOT_A_SECRET);
     }
     if !secret.namespace.is_empty() && !is_label(&secret.namespace) {
-        problems.add(format!("{path}.namespace"), "not a namespace: write lower-case letters, digits and \"-\"");
+        problems.add(format!("{path}.namespace"), NOT_A_NAMESPACE);
     }
 }
 
@@ -240,10 +266,7 @@ fn check_endpoint(
     }
     let path = format!("{path}.endpoint");
     if host == Some(&HostPattern::Rest) {
-        problems.add(
-            path,
-            "\"*\" stands for many registries, which can't all be there: write the host, or leave endpoint out",
-        );
+        problems.add(path, ENDPOINT_OF_MANY);
         return None;
     }
     problems.take(path, spec.endpoint.parse())
@@ -260,13 +283,13 @@ fn check_ca_bundle(
     }
     let path = format!("{path}.caBundle");
     if endpoint.is_some_and(Endpoint::is_plain_http) {
-        problems.add(path, "the endpoint has no TLS: write https:// there, or leave caBundle out");
+        problems.add(path, BUNDLE_WITHOUT_TLS);
         return None;
     }
     // YAML's folded texts have line breaks in them.
     let text: String = spec.ca_bundle.split_ascii_whitespace().collect();
     let Ok(pem) = STANDARD.decode(text) else {
-        problems.add(path, "not base64: write the output of base64 -w0 ca.pem");
+        problems.add(path, NOT_BASE64);
         return None;
     };
     let marker = b"-----BEGIN CERTIFICATE-----";
@@ -283,6 +306,7 @@ fn check_rules(specs: &[RuleSpec], registries: &[Registry], problems: &mut Probl
     for (at, spec) in specs.iter().enumerate().take(MAX_ENTRIES) {
         let path = format!("spec.rules[{at}].repository");
         let Some(mut repository): Option<Glob> = problems.take(&path, spec.repository.parse()) else { continue };
+        problems.lower_case(&path, &spec.repository);
         if let Some(host) = repository.literal_host() {
             let Some(host): Option<RegistryHost> = problems.take(&path, host.parse()) else { continue };
             if !covers(registries, &host) {
@@ -292,10 +316,8 @@ fn check_rules(specs: &[RuleSpec], registries: &[Registry], problems: &mut Probl
             }
             repository = repository.with_host(host.as_str());
         }
-        if let Some([host, name]) = repository.as_literal().as_deref()
-            && *host == "docker.io"
-        {
-            problems.add(&path, format!("nothing at Docker Hub is called so: write docker.io/library/{name}"));
+        if let Some(["docker.io", _]) = repository.as_literal().as_deref() {
+            problems.add(&path, NOT_ON_HUB);
         }
         if let Some(first) = rules.iter().position(|rule| rule.repository.covers(&repository)) {
             let message = format!(
@@ -322,21 +344,20 @@ fn check_artifacts(
         let ArtifactSpec { name, reference, placement, pin } = artifact;
         let path = format!("spec.artifacts[{at}]");
         if !is_label(name) {
-            problems.add(format!("{path}.name"), "not a name: write up to 63 lower-case letters, digits and \"-\"");
+            problems.add(format!("{path}.name"), NOT_A_NAME);
         }
         if !names.insert(name) {
             problems.add(format!("{path}.name"), format!("{name} is here twice: write another name"));
         }
         let path = format!("{path}.reference");
+        problems.lower_case(&path, reference.split('/').next().unwrap_or_default());
         let Some(reference): Option<Reference> = problems.take(&path, reference.parse()) else { continue };
         if !covers(registries, reference.host()) {
             problems
                 .add(&path, format!("no registry of this Swarm is {}: add it to spec.registries", reference.host()));
         }
         if mode_of(spec.mode, rules, &repository_path(reference.host(), reference.repository())) == Mode::OriginOnly {
-            let message =
-                "OriginOnly by mode or rule, so every node would fetch it from the registry: write another mode";
-            problems.add(&path, message);
+            problems.add(&path, PUSHED_FROM_ORIGIN);
         }
         artifacts.push(Artifact { name: name.clone(), reference, placement: *placement, pin: *pin });
     }

@@ -1,6 +1,7 @@
 //! The resource as `kube` knows it. Only operators and the command line need it.
 //!
-//! State: none. Absent on purpose: printer columns and CEL rules, which belong to who generates and applies the definition.
+//! State: none. Invariant: `crds/` has what [`Swarm`]'s definition says; `cargo xtask generate` writes it. What a real API server makes of it is tested
+//! in `e2e/tests/api`. Absent on purpose: a client.
 
 pub use crate::resource::Swarm;
 

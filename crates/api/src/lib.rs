@@ -19,6 +19,7 @@ mod policy;
 mod quantity;
 mod reference;
 mod resource;
+mod rules;
 mod schema;
 mod selector;
 mod status;
@@ -35,7 +36,7 @@ pub use resource::{
     Access, ArtifactSpec, Mode, OutagePolicy, Placement, RegistrySpec, RuleSpec, SecretRef, SwarmSpec, Verification,
 };
 pub use selector::{LabelSelector, Operator, Requirement};
-pub use status::{ArtifactStatus, Condition, ConditionStatus, NodesStatus, SwarmStatus, TrafficStatus};
+pub use status::{ArtifactStatus, Condition, ConditionStatus, NodesStatus, SummaryStatus, SwarmStatus, TrafficStatus};
 pub use transfer::{ChunkSizeSpec, Preset, Transfer, TransferSpec};
 
 /// The API group of the resource.

@@ -4,11 +4,12 @@
 //! The doc comments of fields are the descriptions in the schema: they speak to who writes a Swarm.
 
 #![allow(rustdoc::bare_urls, reason = "the descriptions are read in a schema, where brackets would be noise")]
+#![allow(clippy::duplicated_attributes, reason = "printer columns, several of which are texts")]
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{LabelSelector, TransferSpec};
+use crate::{LabelSelector, TransferSpec, rules};
 
 /// What is distributed between the nodes, where, and under which policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -17,8 +18,28 @@ use crate::{LabelSelector, TransferSpec};
 #[cfg_attr(
     feature = "kube",
     kube(group = "shoal.dev", version = "v1alpha1", kind = "Swarm", plural = "swarms"),
-    kube(status = "crate::SwarmStatus", shortname = "sw", category = "shoal", derive = "PartialEq")
+    kube(status = "crate::SwarmStatus", shortname = "sw", category = "shoal", derive = "PartialEq"),
+    kube(doc = "What is distributed between the nodes, where, and under which policy; and how far it is."),
+    kube(printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    )),
+    kube(printcolumn(name = "Nodes", type_ = "string", json_path = ".status.summary.nodes")),
+    kube(printcolumn(name = "Artifacts", type_ = "string", json_path = ".status.summary.artifacts")),
+    kube(printcolumn(name = "Saved", type_ = "string", json_path = ".status.summary.saved")),
+    kube(printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode")),
+    kube(printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")),
+    kube(printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1
+    )),
+    kube(printcolumn(name = "Origin", type_ = "string", json_path = ".status.traffic.fromOrigin", priority = 1)),
+    kube(printcolumn(name = "Peers", type_ = "string", json_path = ".status.traffic.fromPeers", priority = 1))
 )]
+#[schemars(extend("x-kubernetes-validations" = rules::spec()))]
 pub struct SwarmSpec {
     /// What happens to a pull that no rule matches. Auto: the first node fetches from the registry and the others from it as soon as there are
     /// others. PeerFirst: waits for peers before it asks the registry. OriginOnly: never from or to a peer. Suspended: the runtime asks the registry itself.
@@ -28,12 +49,13 @@ pub struct SwarmSpec {
     #[serde(default)]
     pub node_selector: LabelSelector,
     /// The registries whose pulls this Swarm answers for.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["host"]))]
+    #[schemars(extend("x-kubernetes-validations" = rules::registries()))]
     pub registries: Vec<RegistrySpec>,
     /// Other modes for single repositories. The first rule that matches wins.
     #[serde(default)]
-    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = rules::rules()))]
     pub rules: Vec<RuleSpec>,
     /// What is brought to the nodes ahead of any pull.
     #[serde(default)]
@@ -51,9 +73,10 @@ pub struct SwarmSpec {
 /// One registry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::registry()))]
 pub struct RegistrySpec {
     /// The registry as image names have it, with its port if it has one: docker.io, registry.example.com:5000. "*" stands for all that no Swarm names.
-    #[schemars(length(min = 1, max = 262))]
+    #[schemars(length(min = 1, max = 262), extend("x-kubernetes-validations" = rules::host()))]
     pub host: String,
     /// Who may have a manifest from a node. VerifyAtOrigin: everyone, if the registry shows it to anonymous clients; else the runtime asks the
     /// registry with the pod's own secret. Public: everyone, unchecked. Shared: every pod, fetched with this Swarm's secret.
@@ -64,11 +87,11 @@ pub struct RegistrySpec {
     pub secret_ref: Option<SecretRef>,
     /// Where the registry is, if it isn't https:// and the host: "https://mirror.example.com:5000". Plain http only if it is said here.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 512), extend("x-kubernetes-validations" = rules::endpoint()))]
     pub endpoint: String,
     /// Base64 of the PEM certificates that sign for the registry; empty for those that the node trusts.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 262_144))]
+    #[schemars(length(max = 262_144), extend("x-kubernetes-validations" = rules::ca_bundle()))]
     pub ca_bundle: String,
     /// What a tag means while the registry can't be asked. LastResolved: what it meant last. Deny: nothing, only digests are served.
     #[serde(default)]
@@ -80,7 +103,8 @@ pub struct RegistrySpec {
 #[serde(rename_all = "camelCase")]
 pub struct RuleSpec {
     /// The repositories, with their registry: "registry.example.com:5000/payroll/*". "*" stands for anything within a path part, "**" for any number of parts.
-    #[schemars(length(min = 1, max = 512))]
+    // As many characters as clients let a registry's and a repository's name together have, by the OCI distribution specification.
+    #[schemars(length(min = 1, max = 255), extend("x-kubernetes-validations" = rules::repository()))]
     pub repository: String,
     /// What happens to their pulls: Auto, PeerFirst, OriginOnly or Suspended.
     pub mode: Mode,
@@ -91,10 +115,10 @@ pub struct RuleSpec {
 #[serde(rename_all = "camelCase")]
 pub struct ArtifactSpec {
     /// Its name in this Swarm: lower-case letters, digits and "-".
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules::artifact_name()))]
     pub name: String,
     /// What it is, with registry and tag or digest: "registry.example.com:5000/ml/pytorch:2.9".
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = rules::reference()))]
     pub reference: String,
     /// Where it goes. Runtime: pulled into the container runtime. Cache: its content only, as for charts and models that no container runs.
     #[serde(default)]
@@ -109,11 +133,11 @@ pub struct ArtifactSpec {
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {
     /// Its name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = rules::secret_name()))]
     pub name: String,
     /// Its namespace; the one that Shoal is installed in if it says nothing. Others must be allowed at installation.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 63))]
+    #[schemars(length(max = 63), extend("x-kubernetes-validations" = rules::secret_namespace()))]
     pub namespace: String,
 }
 

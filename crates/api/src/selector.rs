@@ -16,12 +16,13 @@ pub struct LabelSelector {
     pub match_labels: BTreeMap<String, String>,
     /// Requirements that must hold as well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub match_expressions: Vec<Requirement>,
 }
 
 /// What a label must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = crate::rules::requirement()))]
 pub struct Requirement {
     /// The label.
     pub key: String,
@@ -29,7 +30,7 @@ pub struct Requirement {
     pub operator: Operator,
     /// The values for In and NotIn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub values: Vec<String>,
 }
 

@@ -21,9 +21,41 @@ pub struct SwarmStatus {
     pub artifacts: Vec<ArtifactStatus>,
     /// Where bytes came from.
     pub traffic: TrafficStatus,
+    /// The same in a line, as `kubectl get` shows it.
+    pub summary: SummaryStatus,
     /// Ready, Reconciling, Stalled, OriginDegraded.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// What `kubectl get` shows of a Swarm, whose columns are single values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct SummaryStatus {
+    /// Ready nodes of those that the selector names: 39/40.
+    pub nodes: String,
+    /// Artifacts that every node has of all that are pushed: 1/2.
+    pub artifacts: String,
+    /// The share of bytes that didn't come from a registry: 97%; nothing before there are any.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub saved: String,
+}
+
+impl SwarmStatus {
+    /// With the summary of what it says.
+    #[must_use]
+    pub fn summarized(mut self) -> Self {
+        let complete = self.artifacts.iter().filter(|artifact| artifact.complete >= artifact.desired).count();
+        let TrafficStatus { from_peers, from_origin, saved_percent } = self.traffic;
+        let moved = from_peers.bytes() > 0 || from_origin.bytes() > 0;
+        self.summary = SummaryStatus {
+            nodes: format!("{}/{}", self.nodes.ready, self.nodes.desired),
+            artifacts: format!("{complete}/{}", self.artifacts.len()),
+            saved: if moved { format!("{saved_percent}%") } else { String::new() },
+        };
+        self
+    }
 }
 
 /// Nodes by their number.
@@ -113,4 +145,37 @@ pub enum ConditionStatus {
     False,
     /// Nobody knows yet.
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_counts_nodes_and_whole_artifacts() {
+        let artifact = |complete| ArtifactStatus {
+            name: "a".to_owned(),
+            digest: String::new(),
+            size: Quantity::default(),
+            desired: 40,
+            complete,
+            from_peers: Quantity::default(),
+            from_origin: Quantity::default(),
+            started_at: None,
+            completed_at: None,
+        };
+        let status = SwarmStatus {
+            nodes: NodesStatus { desired: 40, ready: 39 },
+            artifacts: vec![artifact(40), artifact(39)],
+            ..SwarmStatus::default()
+        };
+        let shown = |status: SwarmStatus| {
+            let SummaryStatus { nodes, artifacts, saved } = status.summarized().summary;
+            [nodes, artifacts, saved]
+        };
+        assert_eq!(shown(status.clone()), ["39/40", "1/2", ""]);
+        let from_peers = Quantity::from_bytes(97);
+        let traffic = TrafficStatus { from_peers, saved_percent: 97, ..TrafficStatus::default() };
+        assert_eq!(shown(SwarmStatus { traffic, ..status })[2], "97%");
+    }
 }

@@ -14,6 +14,7 @@ use crate::{Problem, Verification};
 /// How nodes exchange content. A preset gives all values; single values override it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = crate::rules::transfer()))]
 pub struct TransferSpec {
     /// Where values that aren't given come from. Datacenter: fast links, short round trips. Classic: BitTorrent's own figures.
     pub preset: Preset,
@@ -55,7 +56,9 @@ pub enum Preset {
     Classic,
 }
 
-/// A chunk size as it is written. One spelling each, so that the schema can list them.
+/// The unit of exchange: Auto (a 2048th of the blob, within 64Ki and 4Mi) or a power of two: 64Ki, 128Ki, 256Ki, 512Ki, 1Mi, 2Mi or 4Mi.
+/// Datacenter: Auto; Classic: 256Ki.
+// One spelling each, so that the schema can list them. What describes the type is what the definition shows of the optional field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ChunkSizeSpec {
     /// By the blob's size.

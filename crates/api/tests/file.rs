@@ -152,7 +152,7 @@ fn one_line_names_file_key_and_what_to_write() {
         ),
         (
             of_spec("registries: [{host: docker.io}]\nrules: [{repository: docker.io/nginx, mode: Auto}]"),
-            "spec.rules[0].repository: nothing at Docker Hub is called so: write docker.io/library/nginx",
+            "spec.rules[0].repository: nothing at Docker Hub is called so: write docker.io/library/ and the name for the official ones",
         ),
         (
             of_spec(
