@@ -1,7 +1,8 @@
 //! Processes of a run: started, watched, ended.
 //!
 //! State: a child and its log for each. Invariants: each is in a process group of its own, so that Ctrl-C reaches only us and we decide the
-//! order; each is ended by its id, while its parent still holds it, so the id can't be another's; a fleet that is dropped leaves none.
+//! order (or, where nobody here hears Ctrl-C, in ours); each is ended by its id, while its parent still holds it, so the id can't be another's; when a
+//! fleet has been dropped none is there any more.
 //! Absent on purpose: restarts. A process that ends ends the run, unless it was parted with before.
 
 use std::ffi::OsString;
@@ -21,6 +22,9 @@ const TAIL_LINES: usize = 8;
 /// An agent drains for 15 s at most; in a demo there is nothing left to drain.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// A killed process ends within milliseconds, unless the kernel waits for a disk in its name.
+const KILLED_WITHIN: Duration = Duration::from_secs(2);
+
 /// How often is looked. A death is told at once by its consequences; this is only the word for it.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -28,6 +32,7 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Fleet {
     logs: PathBuf,
+    shares_signals: bool,
     members: Vec<Member>,
 }
 
@@ -42,7 +47,14 @@ impl Fleet {
     /// None yet. Their logs go into this directory.
     #[must_use]
     pub fn new(logs: &Path) -> Self {
-        Self { logs: logs.to_owned(), members: Vec::new() }
+        Self { logs: logs.to_owned(), shares_signals: false, members: Vec::new() }
+    }
+
+    /// Its members hear Ctrl-C themselves: for tests, which end by it at once and end nobody.
+    #[must_use]
+    pub fn sharing_signals(mut self) -> Self {
+        self.shares_signals = true;
+        self
     }
 
     /// Starts a program; its output is its log.
@@ -58,12 +70,14 @@ impl Fleet {
         for (variable, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"SHOAL_")) {
             start.env_remove(variable);
         }
+        if !self.shares_signals {
+            start.process_group(0);
+        }
         let child = start
             .args(args)
             .stdin(Stdio::null())
             .stdout(file.try_clone().context("a log can't be shared")?)
             .stderr(file)
-            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("{} can't be started", program.display()))?;
@@ -138,6 +152,7 @@ impl Fleet {
     /// If one of them isn't here.
     pub fn part(&mut self, names: &[String]) -> Result<Self> {
         let mut parted = Self::new(&self.logs);
+        parted.shares_signals = self.shares_signals;
         for name in names {
             let at = self.members.iter().position(|member| member.name == *name);
             let at = at.with_context(|| format!("there is no {name} to part with"))?;
@@ -168,6 +183,21 @@ impl Fleet {
                 signal(&member.child, Signal::KILL);
                 // A killed process ends; what it returns is of no interest.
                 let _ = member.child.wait().await;
+            }
+        }
+    }
+}
+
+impl Drop for Fleet {
+    /// Kills who is left, and waits: what they write into may be removed afterwards.
+    fn drop(&mut self) {
+        for member in &self.members {
+            signal(&member.child, Signal::KILL);
+        }
+        let deadline = std::time::Instant::now() + KILLED_WITHIN;
+        for member in &mut self.members {
+            while matches!(member.child.try_wait(), Ok(None)) && std::time::Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
     }
@@ -219,6 +249,16 @@ mod tests {
         let failed = fleet.during(async { Err::<(), _>(anyhow!("connection reset")) }).await;
         assert_eq!(failed.unwrap_err().to_string(), expected, "the reason, not what follows from it");
         fleet.end().await;
+        fs::remove_dir_all(logs).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_dropped_fleet_leaves_nobody() {
+        let logs = directory("dropped");
+        let mut fleet = Fleet::new(&logs).sharing_signals();
+        let pid = fleet.start("stubborn", &shell("trap '' TERM INT; while :; do sleep 0.1; done")).unwrap();
+        drop(fleet);
+        assert!(!crate::scratch::is_alive(pid));
         fs::remove_dir_all(logs).unwrap();
     }
 

@@ -34,6 +34,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fmt(options).run("run `cargo fmt --all`")?;
     clippy(options).run("mend what clippy shows above")?;
     doc(options).run("mend the documentation shown above")?;
+    if options.concerns("shoal-api") {
+        crate::crds("check").run("run `cargo xtask generate` and commit what it writes")?;
+    }
     let cargo_deny = CARGO_DENY.installed()?;
     let deny = |checks: &[&str]| Step::program(&cargo_deny).args(["check"]).args(checks);
     deny(&["licenses", "bans", "sources"])
@@ -60,6 +63,10 @@ fn doc(options: &Options) -> Step {
 }
 
 impl Options {
+    fn concerns(&self, package: &str) -> bool {
+        self.package.is_empty() || self.package.iter().any(|chosen| chosen == package)
+    }
+
     /// The chosen crates as cargo's arguments, or the flag that means every member.
     fn members(&self, all: &str) -> Vec<String> {
         if self.package.is_empty() {

@@ -42,6 +42,11 @@ enum Command {
     /// The same over shaped networks, as root: every argument is its own.
     #[command(disable_help_flag = true)]
     Lab(PassedOn),
+    /// Kubernetes on this machine: every argument is its own. `cluster tools` fetches or builds what it takes.
+    #[command(disable_help_flag = true)]
+    Cluster(PassedOn),
+    /// Writes what is generated and checked in: the definition of the Swarm resource in `crds/`.
+    Generate,
 }
 
 /// Arguments that belong to the command behind the subcommand, in its words.
@@ -87,7 +92,14 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Sim(passed_on) => sim(passed_on).become_it(),
         Command::Demo(passed_on) => in_release(passed_on, "shoal-demo"),
         Command::Lab(passed_on) => in_release(passed_on, "shoal-lab"),
+        Command::Cluster(passed_on) => e2e(passed_on.into_args(), "shoal-cluster").become_it(),
+        Command::Generate => crds("write").run("mend the build or what is said above"),
     }
+}
+
+/// The definition of the Swarm resource, which crates/api writes or compares with what is checked in.
+fn crds(verb: &str) -> Step {
+    Step::cargo(["run", "--quiet", "-p", "shoal-api", "--features", "kube", "--example", "crds", "--", verb, "crds"])
 }
 
 /// The benchmark that is a program of `e2e/`.
@@ -155,6 +167,8 @@ mod tests {
             Command::Sim(passed_on) => sim(passed_on),
             Command::Demo(passed_on) => e2e(passed_on.into_args(), "shoal-demo"),
             Command::Lab(passed_on) => e2e(passed_on.into_args(), "shoal-lab"),
+            Command::Cluster(passed_on) => e2e(passed_on.into_args(), "shoal-cluster"),
+            Command::Generate => crds("write"),
         }
         .to_string()
     }
@@ -180,6 +194,8 @@ mod tests {
             ("sim --help", "cargo run --release -p shoal-sim -- --help"),
             ("lab --help", "cargo run --quiet --release -p shoal-e2e --bin shoal-lab -- --help"),
             ("demo --nodes 4", "cargo run --quiet --release -p shoal-e2e --bin shoal-demo -- --nodes 4"),
+            ("cluster tools -- etcd", "cargo run --quiet --release -p shoal-e2e --bin shoal-cluster -- tools -- etcd"),
+            ("generate", "cargo run --quiet -p shoal-api --features kube --example crds -- write crds"),
             ("sim burst --set a=b --json -h", "cargo run --release -p shoal-sim -- burst --set a=b --json -h"),
         ] {
             assert_eq!(runs(line), expected, "{line}");

@@ -31,14 +31,11 @@ impl Module {
     /// If they can't be built; in one line, with what to do.
     pub fn programs(&self) -> Result<PathBuf> {
         cache::provide(&self.cached_name(), |directory| {
-            // Without cgo they are static: no C library has to fit, and no C compiler has to be there.
-            let mut go = Command::new("go");
+            let mut go = go();
             go.args(["install", "-trimpath", "-ldflags", &self.linker_flags()])
                 .args(self.packages())
-                .env("CGO_ENABLED", "0")
-                .env("GOBIN", directory)
-                .env_remove("GOFLAGS");
-            run(&mut go, "it takes Go and its module proxy")
+                .env("GOBIN", directory);
+            run(&mut go, REMEDY)
         })
     }
 
@@ -59,4 +56,14 @@ impl Module {
     fn packages(&self) -> impl Iterator<Item = String> {
         self.programs.iter().map(|program| format!("{}/{program}@{}", self.path, self.version))
     }
+}
+
+/// What a build takes.
+pub(super) const REMEDY: &str = "it takes Go (1.24 or newer) and its module proxy";
+
+/// The go command. Without cgo what it builds is static: no C library has to fit, and no C compiler has to be there.
+pub(super) fn go() -> Command {
+    let mut go = Command::new("go");
+    go.env("CGO_ENABLED", "0").env_remove("GOFLAGS");
+    go
 }

@@ -2,16 +2,22 @@
 //!
 //! | source | for |
 //! |---|---|
-//! | [`debian`]: the distribution's packages, unpacked and not installed | what needs no version of its own: containerd 1.6, runc, docker-registry |
-//! | [`golang`]: built from Go modules | what the distribution doesn't have: containerd 2 |
+//! | [`debian`]: the distribution's packages, unpacked and not installed | what needs no version of its own: containerd 1.6, runc, docker-registry, etcd |
+//! | [`golang`]: built from Go modules | what the distribution doesn't have: containerd 2, helm |
+//! | [`kubernetes`]: built from one that Go alone doesn't know how to | Kubernetes' own programs |
+//!
+//! [`cluster`] is the list of what a cluster takes.
 //!
 //! State: `$XDG_CACHE_HOME/shoal/tools/NAME-VERSION` (`~/.cache` in the place of an unset variable), as `cargo xtask` keeps its own.
 //! Invariants: the checkout and the system stay as they are; a directory that exists is whole, because it gets its name last; two runs that
-//! want the same one don't make it twice. Absent on purpose: programs from PATH. All machines of a distribution have the same ones.
+//! want the same one don't make it twice. Absent on purpose: programs from PATH, but for kubectl. All machines of a
+//! distribution have the same ones.
 
 mod cache;
+pub mod cluster;
 pub mod debian;
 pub mod golang;
+pub mod kubernetes;
 
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
