@@ -48,5 +48,6 @@ pub use metrics::Metrics;
 pub use protocol::{Replica, TrackerAddress, TrackerAddressError};
 pub use record::{Anonymous, Record, RecordError, SignedRecord, VerifiedRecord};
 pub use resolve::{ImageName, ImageNameError, OriginResolver, OutagePolicy, ResolveError, ResolvePolicy, Resolved};
+pub use routes::routes;
 pub use server::{Handle, Server, ServerConfig, ServerError, SwarmDocument};
 pub use trust::{Fingerprint, FingerprintError, Trust, TrustError, UntrustedCertificate};

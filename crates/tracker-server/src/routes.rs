@@ -95,7 +95,12 @@ pub(crate) async fn answer(shared: &Shared, peer: &Peer, request: Request<Incomi
     response
 }
 
-const ROUTES: [(Method, &str); 12] = [
+/// All routes. A test asks each as everybody who may not.
+pub fn routes() -> impl Iterator<Item = (&'static Method, &'static str)> {
+    ROUTES.iter().map(|(method, path)| (method, *path))
+}
+
+static ROUTES: [(Method, &str); 12] = [
     (Method::GET, protocol::HEALTH),
     (Method::GET, protocol::CA),
     (Method::POST, protocol::JOIN),
