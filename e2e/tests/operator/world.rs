@@ -38,6 +38,12 @@ const OPERATOR: &str = "shoal-operator";
 /// An API server takes half a GiB and a core: one at a time.
 static ONE: Mutex<()> = Mutex::const_new(());
 
+/// What a control plane is made of. None where it can't be had: that is said.
+pub(crate) async fn programs() -> Option<Programs> {
+    let got = tokio::task::spawn_blocking(Programs::get).await.unwrap();
+    got.inspect_err(|error| eprintln!("SKIPPED: there is no control plane on this machine: {error:#}")).ok()
+}
+
 /// Waits until no other test has an API server.
 pub(crate) async fn turn() -> MutexGuard<'static, ()> {
     ONE.lock().await
@@ -74,13 +80,7 @@ impl World {
 
     async fn start_at(address_of: fn(u8) -> Ipv4Addr) -> Option<Self> {
         let one = turn().await;
-        let programs = match tokio::task::spawn_blocking(Programs::get).await.unwrap() {
-            Ok(programs) => programs,
-            Err(error) => {
-                eprintln!("SKIPPED: there is no control plane on this machine: {error:#}");
-                return None;
-            }
-        };
+        let programs = programs().await?;
         let control_plane = ControlPlane::start(&programs).await.unwrap();
         let admin = control_plane.admin().unwrap().client().await.unwrap();
         // Each operator has an address of its own and the same port, as pods do.
