@@ -55,7 +55,7 @@ pub struct SwarmSpec {
     pub registries: Vec<RegistrySpec>,
     /// Other modes for single repositories. The first rule that matches wins.
     #[serde(default)]
-    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = rules::rules()))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub rules: Vec<RuleSpec>,
     /// What is brought to the nodes ahead of any pull.
     #[serde(default)]

@@ -3,7 +3,7 @@
 //! State: none. Invariants: what a rule refuses, `check` refuses too, and each message says what to write instead; a text that is refused is refused by one
 //! rule of its field. The server estimates each rule's cost from the schema's bounds and refuses what may be dear, so every list and text that a
 //! rule looks at is bounded.
-//! Absent on purpose: whether one pattern of repositories covers another, and what is inside a caBundle: too dear. The operator says those in a condition.
+//! Absent on purpose: whether one pattern of repositories covers or is another, and what is inside a caBundle: too dear. The operator says those in a condition.
 
 use std::fmt::Display;
 
@@ -48,21 +48,26 @@ pub(crate) fn spec() -> [Rule; 4] {
     // A registry that has the first part of a repository, by any of its names.
     let listed = |repository: &str| {
         format!(
-            "{repository}.split('/')[0] in self.registries.map(g, g.host) \
-             || ({repository}.matches(r'^{HUB}/') && self.registries.exists(g, g.host in {HUB_NAMES}))"
+            "{repository}.split('/')[0] in hosts \
+             || ({repository}.matches(r'^{HUB}/') && hosts.exists(host, host in {HUB_NAMES}))"
         )
     };
+    // A list of one: the way to name a value, so that it is made once and not for each rule.
+    let hosts = "[self.registries.map(g, g.host)]";
     let any = "!has(self.registries) || self.registries.exists(g, g.host == '*')";
     [
         rule_at(".registries", "has(self.registries) && self.registries.size() > 0", check::NO_REGISTRIES),
         rule_at(
             ".rules",
-            format!("{any} || self.rules.all(r, r.repository.matches(r'^[^/]*[*]') || {})", listed("r.repository")),
+            format!(
+                "{any} || {hosts}.all(hosts, self.rules.all(r, r.repository.matches(r'^[^/]*[*]') || {}))",
+                listed("r.repository")
+            ),
             "a rule is for a registry that isn't in spec.registries: add it there, or correct the rule",
         ),
         rule_at(
             ".artifacts",
-            format!("{any} || self.artifacts.all(a, {})", listed("a.reference")),
+            format!("{any} || {hosts}.all(hosts, self.artifacts.all(a, {}))", listed("a.reference")),
             "an artifact is in a registry that isn't in spec.registries: add it there, or correct the reference",
         ),
         rule_at(
@@ -142,14 +147,6 @@ pub(crate) fn secret_name() -> [Rule; 1] {
 /// A Secret's namespace.
 pub(crate) fn secret_namespace() -> [Rule; 1] {
     [rule(format!("self == '' || self.matches('^{LABEL}$')"), check::NOT_A_NAMESPACE)]
-}
-
-/// The list of rules.
-pub(crate) fn rules() -> [Rule; 1] {
-    [rule(
-        "self.all(a, self.exists_one(b, b.repository == a.repository))",
-        "a repository is here twice, and the first rule wins: write one of them",
-    )]
 }
 
 /// A rule's repositories.
