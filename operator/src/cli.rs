@@ -75,7 +75,13 @@ struct RunArgs {
     #[arg(long, env = "SHOAL_AGENT_SERVICE_ACCOUNT", default_value = "shoal-agent", value_name = "NAME")]
     agent_service_account: ObjectName,
     /// For whom agents' tokens are made out.
-    #[arg(long, env = "SHOAL_AUDIENCE", default_value = "shoal", value_name = "AUDIENCE")]
+    #[arg(
+        long,
+        env = "SHOAL_AUDIENCE",
+        default_value = "shoal",
+        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        value_name = "AUDIENCE"
+    )]
     audience: String,
     /// Where the tracker listens.
     #[arg(long, env = "SHOAL_TRACKER_LISTEN", default_value_t = TRACKER, value_name = "IP:PORT")]
