@@ -7,43 +7,51 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::schema::read_spec;
-use crate::{GROUP, KIND, Problem, Swarm, VERSION};
+use crate::{GROUP, KIND, Problem, Swarm, VERSION, WrittenSwarm};
 
 /// Reads the Swarms of a YAML text; `file` is how errors call it. Where it matters, an earlier Swarm counts as the older one.
 ///
 /// # Errors
 /// If the text isn't YAML, or a Swarm in it has an unknown key, an impossible value or contradicts itself: all problems, each with its place.
 pub fn read_swarms(file: &str, text: &str) -> Result<Vec<Swarm>, FileError> {
-    let failed = |problems| FileError { file: file.to_owned(), problems };
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| failed(vec![not_yaml(&error)]))?;
+    let written = read_swarm_documents(file, documents(file, text)?)?;
+    Ok(written.iter().map(|written| (**written.swarm()).clone()).collect())
+}
+
+/// The documents of a YAML text.
+pub(crate) fn documents(file: &str, text: &str) -> Result<Vec<Value>, FileError> {
+    serde_saphyr::from_multiple_with_options(text, options())
+        .map_err(|error| FileError::new(file, vec![not_yaml(&error)]))
+}
+
+/// A Swarm a document.
+pub(crate) fn read_swarm_documents(file: &str, documents: Vec<Value>) -> Result<Vec<WrittenSwarm>, FileError> {
     if documents.is_empty() {
-        return Err(failed(vec![Problem::new(
-            "kind",
-            format!("no Swarm: write apiVersion: {GROUP}/{VERSION}, kind: {KIND}, metadata and spec"),
-        )]));
+        let problem = format!("no Swarm: write apiVersion: {GROUP}/{VERSION}, kind: {KIND}, metadata and spec");
+        return Err(FileError::new(file, vec![Problem::new("kind", problem)]));
     }
-    let mut swarms: Vec<Swarm> = Vec::new();
+    let mut swarms: Vec<WrittenSwarm> = Vec::new();
     let mut problems = Vec::new();
     let several = documents.len() > 1;
     for (at, document) in documents.into_iter().enumerate() {
         let prefix = if several { format!("document {}: ", at + 1) } else { String::new() };
         match read_swarm(document, at as u64, &prefix) {
-            Ok(swarm) if swarms.iter().any(|other| other.name == swarm.name) => {
-                let problem = format!("another Swarm in this file is called {}: write another name", swarm.name);
+            Ok(written) if swarms.iter().any(|other| other.swarm().name == written.swarm().name) => {
+                let name = &written.swarm().name;
+                let problem = format!("another Swarm in this file is called {name}: write another name");
                 problems.push(Problem::new(format!("{prefix}metadata.name"), problem));
             }
-            Ok(swarm) => swarms.push(swarm),
+            Ok(written) => swarms.push(written),
             Err(found) => problems.extend(found),
         }
     }
-    if problems.is_empty() { Ok(swarms) } else { Err(failed(problems)) }
+    if problems.is_empty() { Ok(swarms) } else { Err(FileError::new(file, problems)) }
 }
 
 /// The keys of a Kubernetes object. What a cluster adds to them is skipped, so that `kubectl get -o yaml` gives a usable file.
 const TOP_LEVEL: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 
-fn read_swarm(document: Value, created: u64, prefix: &str) -> Result<Swarm, Vec<Problem>> {
+fn read_swarm(document: Value, created: u64, prefix: &str) -> Result<WrittenSwarm, Vec<Problem>> {
     let one = |path: &str, message: String| vec![Problem::new(format!("{prefix}{path}"), message)];
     let Value::Object(mut document) = document else {
         return Err(one("kind", format!("not a Swarm: write apiVersion, kind: {KIND}, metadata and spec")));
@@ -69,7 +77,7 @@ fn read_swarm(document: Value, created: u64, prefix: &str) -> Result<Swarm, Vec<
         Some(spec) if !spec.is_null() => read_spec(spec, &path)?,
         _ => return Err(one("spec", "missing: write it, with registries at least".to_owned())),
     };
-    Swarm::check(&name, created, &spec)
+    WrittenSwarm::check(&name, created, spec)
         .map_err(|problems| problems.into_iter().map(|problem| problem.within(prefix)).collect())
 }
 
@@ -94,6 +102,10 @@ pub struct FileError {
 }
 
 impl FileError {
+    pub(crate) fn new(file: &str, problems: Vec<Problem>) -> Self {
+        Self { file: file.to_owned(), problems }
+    }
+
     /// All that is wrong.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {

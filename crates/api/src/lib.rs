@@ -6,10 +6,13 @@
 //! - [`Swarm`] is a specification that was checked: every value typed, nothing contradicts itself. [`Swarm::check`] tells all problems at once.
 //! - [`Policy`] answers for a registry and a repository, out of all the Swarms of a node.
 //!
+//! A [`Document`] is how Swarms and what their artifacts' tags mean travel to a node.
+//!
 //! State: none. Everything here is a value or a pure function.
 //! Absent on purpose: a client of Kubernetes. The feature `kube` adds the resource `kube::Swarm` for those who have one.
 
 mod check;
+mod document;
 mod file;
 mod glob;
 mod host;
@@ -26,6 +29,7 @@ mod status;
 mod transfer;
 
 pub use check::{Artifact, Problem, Registry, Rule, Swarm};
+pub use document::{Document, ResolvedArtifact, WrittenSwarm};
 pub use file::{FileError, read_swarms};
 pub use glob::{Glob, GlobError};
 pub use host::{Endpoint, EndpointError, HostError, HostPattern, RegistryHost};
