@@ -13,6 +13,7 @@ use shoal_types::NodeId;
 use shoal_wire::Contact;
 
 use crate::certificate::{NodeCertificate, NodeKey};
+use crate::document::Labels;
 use crate::limits::{NodeBudget, ServerLimits};
 
 /// Keys of one node at a time: a certificate of 24 hours is renewed after 16, so two overlap; a node that is set up anew brings more.
@@ -24,7 +25,7 @@ pub struct NodeEntry {
     /// Name, zone, address.
     pub contact: Contact,
     /// What the identity provider said when the node last joined or renewed here; empty since a restart.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
 }
 
 #[derive(Debug)]
@@ -74,11 +75,17 @@ impl Directory {
         Some(Arc::clone(&entry.budget))
     }
 
-    pub(crate) fn label(&self, node: NodeId, labels: BTreeMap<String, String>) {
+    pub(crate) fn label(&self, node: NodeId, labels: Labels) {
         let mut nodes = self.nodes.write().expect("no code panics with the directory in hand");
         if let Some(entry) = nodes.get_mut(&node) {
             entry.node.labels = labels;
         }
+    }
+
+    /// A node's labels; none if the identity provider gave none, or hasn't been asked since a restart.
+    pub(crate) fn labels(&self, node: NodeId) -> Option<Labels> {
+        let nodes = self.nodes.read().expect("no code panics with the directory in hand");
+        nodes.get(&node).map(|entry| entry.node.labels.clone()).filter(|labels| !labels.is_empty())
     }
 
     /// The contacts of those that are known.

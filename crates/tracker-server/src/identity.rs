@@ -18,6 +18,7 @@ use shoal_types::Zone;
 use shoal_wire::{Contact, NodeName};
 use subtle::ConstantTimeEq as _;
 
+use crate::document::Labels;
 use crate::secret_file;
 use crate::trust::{Fingerprint, FingerprintError, hex};
 
@@ -44,7 +45,7 @@ pub struct Admitted {
     /// Where it takes peers' connections.
     pub address: SocketAddr,
     /// What else the provider knows about it, for those who choose nodes by labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
 }
 
 impl Admitted {
@@ -86,6 +87,12 @@ pub trait Identity: Send + Sync + 'static {
         request: &'a JoinRequest,
         source: IpAddr,
     ) -> BoxFuture<'a, Result<Admitted, Refused>>;
+
+    /// A node's labels as they are now; none if this provider doesn't follow them. Then those hold that it gave with the node's last certificate
+    /// here, and where there are none (after a restart too) the node selects by what it knows of itself.
+    fn labels<'a>(&'a self, _present: &'a Contact) -> BoxFuture<'a, Result<Option<Labels>, Refused>> {
+        std::future::ready(Ok(None)).boxed()
+    }
 }
 
 /// Join tokens: whoever holds one may join under any name. For hosts without Kubernetes.

@@ -5,6 +5,8 @@
 //!  agent ──┤ announce, members, keys … ──> routes ──> Driver (owns shoal_tracker::Tracker)
 //!            events <────────────────────── stream <────┘
 //!            resolve ───────────────────> Resolver ──> OriginResolver ──> the origin, once for all
+//!            swarm <───────────────────── SwarmSource, by the node's labels
+//!            report ────────────────────> Reports ──> Handle
 //! ```
 //!
 //! A [`Server`] is embedded by the operator and by the standalone tracker; an agent has a [`client::TrackerClient`]. HTTP/2 over
@@ -20,6 +22,7 @@ mod certificate;
 pub mod client;
 mod credentials;
 mod directory;
+mod document;
 mod driver;
 mod event;
 mod identity;
@@ -27,6 +30,7 @@ mod limits;
 mod metrics;
 mod protocol;
 mod record;
+mod report;
 mod resolve;
 mod routes;
 mod secret_file;
@@ -40,6 +44,7 @@ pub use authority::{Authority, AuthorityError, CERTIFICATE_LIFE, CLOCK_SKEW, Req
 pub use certificate::{CertificateError, NodeCertificate, NodeKey};
 pub use credentials::CredentialsError;
 pub use directory::NodeEntry;
+pub use document::{Labels, SwarmDocument, SwarmSource};
 pub use driver::{Stopping, first_epoch};
 pub use event::StreamError;
 pub use identity::{Admitted, Identity, JoinRequest, JoinToken, JoinTokens, Refused, TokenError};
@@ -47,7 +52,10 @@ pub use limits::ServerLimits;
 pub use metrics::Metrics;
 pub use protocol::{Replica, TrackerAddress, TrackerAddressError};
 pub use record::{Anonymous, Record, RecordError, SignedRecord, VerifiedRecord};
+pub use report::{
+    ArtifactReport, ArtifactState, MAX_ARTIFACTS, MAX_REASON_BYTES, MAX_REPORT_BYTES, NodeReport, Report, TrafficReport,
+};
 pub use resolve::{ImageName, ImageNameError, OriginResolver, OutagePolicy, ResolveError, ResolvePolicy, Resolved};
 pub use routes::routes;
-pub use server::{Handle, Server, ServerConfig, ServerError, SwarmDocument};
+pub use server::{Handle, Server, ServerConfig, ServerError};
 pub use trust::{Fingerprint, FingerprintError, Trust, TrustError, UntrustedCertificate};

@@ -4,7 +4,8 @@
 //! - a connection: TLS and HTTP/2 state (about 60 KiB), unread bytes up to its window (256 KiB), unsent ones (64 KiB a stream);
 //! - bodies being read: `body_bytes` (64 MiB) for all requests together, whoever sends them;
 //! - events that a node doesn't take: `event_bytes` (64 KiB) of each;
-//! - the directory: about 600 bytes a node.
+//! - the directory: about 600 bytes a node;
+//! - the nodes' last reports: `report_bytes` (64 MiB) for all together; a node with ten artifacts has 3 KiB.
 //!
 //! An honest node's windows and queues are empty, so 5,000 nodes cost about 300 MiB; all of them hostile, 2.2 GB.
 //!
@@ -56,6 +57,8 @@ pub struct ServerLimits {
     pub header_bytes: u32,
     /// The body of all requests being read, together: eight of the longest announces.
     pub body_bytes: usize,
+    /// The last reports of all nodes, together: 5,000 of 12 KiB, with forty artifacts each.
+    pub report_bytes: usize,
     /// Events that wait for a node. A lease's grant with 4,096 holes has 16 KiB; the others about 100 bytes.
     pub event_bytes: usize,
     /// Something is sent on each stream of events at least so often.
@@ -85,6 +88,7 @@ impl Default for ServerLimits {
             joins_per_second: 500,
             header_bytes: 16 << 10,
             body_bytes: 64 << 20,
+            report_bytes: 64 << 20,
             event_bytes: 64 << 10,
             keepalive: Duration::from_secs(2),
             ping_timeout: Duration::from_secs(6),

@@ -30,6 +30,7 @@ pub(crate) const KEYS: &str = "/v1/keys";
 pub(crate) const RESOLVE: &str = "/v1/resolve";
 pub(crate) const SWARM: &str = "/v1/swarm";
 pub(crate) const STATUS: &str = "/v1/status";
+pub(crate) const REPORT: &str = "/v1/report";
 pub(crate) const REPLICAS: &str = "/v1/replicas";
 pub(crate) const HEALTH: &str = "/healthz";
 

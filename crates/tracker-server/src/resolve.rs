@@ -116,12 +116,12 @@ pub struct Resolved {
 /// Why a name isn't resolved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
-    /// The origin doesn't have it.
-    #[error("the origin doesn't have it")]
-    NotFound,
-    /// The origin wants other credentials.
-    #[error("the origin refuses")]
-    Denied,
+    /// The origin doesn't have it: its own words.
+    #[error("the origin doesn't have it: {0}")]
+    NotFound(String),
+    /// The origin wants other credentials: its own words.
+    #[error("the origin refuses: {0}")]
+    Denied(String),
     /// The origin wants to be left alone for a while.
     #[error("the origin is busy for {} s", retry_after.as_secs())]
     Busy {
@@ -137,6 +137,18 @@ pub enum ResolveError {
     /// Too many names are being asked for.
     #[error("too many names are being asked for")]
     Overloaded,
+}
+
+impl ResolveError {
+    /// What travels to a node beside the kind of the error.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::NotFound(says) | Self::Denied(says) | Self::Unreachable(says) | Self::NotAllowed(says) => {
+                says.clone()
+            }
+            Self::Busy { .. } | Self::Overloaded => self.to_string(),
+        }
+    }
 }
 
 /// Asks origins.
@@ -248,14 +260,26 @@ impl Resolver {
         };
         self.metrics.resolution(match &verdict {
             Ok(_) => "resolved",
-            Err(ResolveError::NotFound) => "not_found",
-            Err(ResolveError::Denied) => "denied",
+            Err(ResolveError::NotFound(_)) => "not_found",
+            Err(ResolveError::Denied(_)) => "denied",
             Err(ResolveError::Busy { .. }) => "busy",
             Err(ResolveError::Unreachable(_)) => "unreachable",
             Err(ResolveError::NotAllowed(_)) => "not_allowed",
             Err(ResolveError::Overloaded) => "overloaded",
         });
         verdict
+    }
+
+    /// The origin's word of now, as far as it can be asked.
+    pub(crate) async fn ask_afresh(&self, name: &ImageName) -> Result<Resolved, ResolveError> {
+        if let Some(entry) = self.table().names.get_mut(name) {
+            entry.verdict = None;
+        }
+        self.ask(name).await?;
+        let table = self.table();
+        // Only many other names asked for in this moment can have taken its place.
+        let last = table.names.get(name).and_then(|entry| entry.last.as_ref());
+        last.map(|(resolved, _)| resolved.clone()).ok_or(ResolveError::Overloaded)
     }
 
     /// The verdict that holds, or the question whose answer will be one.

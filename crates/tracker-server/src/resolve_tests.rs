@@ -125,20 +125,19 @@ async fn a_digest_holds_for_long_and_must_be_what_comes_back() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_repeated_for_a_short_time_and_ends_what_was_known() {
     let down = ResolveError::Unreachable("down".to_owned());
-    let refusals = [ResolveError::NotFound, ResolveError::Denied, down.clone()].map(Err);
-    let [not_found, denied, unreachable] = refusals;
-    let says = [Ok(resolved(1)), not_found, Ok(resolved(2)), denied, unreachable];
+    let (not_found, denied) = (ResolveError::NotFound("unknown".to_owned()), ResolveError::Denied("log in".to_owned()));
+    let says = [Ok(resolved(1)), Err(not_found.clone()), Ok(resolved(2)), Err(denied.clone()), Err(down.clone())];
     let setup = Setup::new(says, OutagePolicy::LastResolved);
     let tag = name("v1");
     setup.ask(&tag).await.unwrap();
     advance(61).await;
-    assert_eq!(setup.ask(&tag).await, Err(ResolveError::NotFound));
-    assert_eq!(setup.ask(&tag).await, Err(ResolveError::NotFound));
+    assert_eq!(setup.ask(&tag).await, Err(not_found.clone()));
+    assert_eq!(setup.ask(&tag).await, Err(not_found));
     assert_eq!(setup.asked(), 2);
     advance(6).await;
     assert_eq!(setup.ask(&tag).await.unwrap().record().digest, resolved(2).digest);
     advance(61).await;
-    assert_eq!(setup.ask(&tag).await, Err(ResolveError::Denied));
+    assert_eq!(setup.ask(&tag).await, Err(denied));
     advance(6).await;
     assert_eq!(setup.ask(&tag).await, Err(down), "what was denied isn't served from memory");
 }
@@ -232,4 +231,17 @@ fn names_have_parts_that_can_be_theirs() {
             "{registry} {repository} {reference}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_afresh_hears_the_origin_and_everybody_after() {
+    let down = ResolveError::Unreachable("down".to_owned());
+    let setup = Setup::new([Ok(resolved(1)), Ok(resolved(2)), Err(down)], OutagePolicy::LastResolved);
+    let tag = name("v1");
+    setup.ask(&tag).await.unwrap();
+    assert_eq!(setup.resolver.ask_afresh(&tag).await, Ok(resolved(2)));
+    assert_eq!(setup.ask(&tag).await.unwrap().record().digest, resolved(2).digest);
+    assert_eq!(setup.asked(), 2);
+    assert_eq!(setup.resolver.ask_afresh(&tag).await, Ok(resolved(2)), "what it said last");
+    assert_eq!(setup.asked(), 3);
 }

@@ -27,6 +27,7 @@ use crate::protocol::{
     self, ContactList, ContactText, ErrorBody, JoinBody, JoinReply, KeyList, MAX_ANNOUNCES, MAX_ASKED, MAX_MEMBERS,
     ReplicaList, ResolveBody, VERSION_HEADER,
 };
+use crate::report::{MAX_REPORT_BYTES, NodeReport, Report, ReportError};
 use crate::resolve::{ImageName, ResolveError};
 use crate::server::{NodePeer, Peer, Shared};
 use crate::status::StatusText;
@@ -100,7 +101,7 @@ pub fn routes() -> impl Iterator<Item = (&'static Method, &'static str)> {
     ROUTES.iter().map(|(method, path)| (method, *path))
 }
 
-static ROUTES: [(Method, &str); 12] = [
+static ROUTES: [(Method, &str); 13] = [
     (Method::GET, protocol::HEALTH),
     (Method::GET, protocol::CA),
     (Method::POST, protocol::JOIN),
@@ -112,6 +113,7 @@ static ROUTES: [(Method, &str); 12] = [
     (Method::GET, protocol::KEYS),
     (Method::POST, protocol::RESOLVE),
     (Method::GET, protocol::SWARM),
+    (Method::POST, protocol::REPORT),
     (Method::GET, protocol::REPLICAS),
 ];
 
@@ -149,7 +151,8 @@ async fn dispatch(
                 }
                 protocol::REPLICAS => Ok(json(&ReplicaList { replicas: shared.replicas.borrow().to_vec() })),
                 protocol::RESOLVE => resolve(shared, request).await,
-                _ => Ok(swarm(shared)),
+                protocol::REPORT => report(shared, node, request).await,
+                _ => swarm(shared, node, &request).await,
             }
         }
     }
@@ -350,8 +353,8 @@ async fn resolve(shared: &Shared, request: Request<Incoming>) -> Result<Response
     drop(memory);
     let record = shared.resolver.ask(&name).await.map_err(|error| {
         let (status, kind) = match &error {
-            ResolveError::NotFound => (StatusCode::NOT_FOUND, "not_found"),
-            ResolveError::Denied => (StatusCode::FORBIDDEN, "denied"),
+            ResolveError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
+            ResolveError::Denied(_) => (StatusCode::FORBIDDEN, "denied"),
             ResolveError::NotAllowed(_) => (StatusCode::FORBIDDEN, "not_allowed"),
             ResolveError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "origin_busy"),
             ResolveError::Unreachable(_) => (StatusCode::BAD_GATEWAY, "origin_unreachable"),
@@ -362,17 +365,48 @@ async fn resolve(shared: &Shared, request: Request<Incoming>) -> Result<Response
             ResolveError::Overloaded => Some(Duration::from_secs(1)),
             _ => None,
         };
-        Failure { retry_after, ..Failure::new(status, kind, error.to_string()) }
+        Failure { retry_after, ..Failure::new(status, kind, error.words()) }
     })?;
     Ok(respond(StatusCode::OK, "application/json", record.0))
 }
 
-fn swarm(shared: &Shared) -> Response<Answer> {
-    let document = shared.swarm.borrow().clone();
-    let mut response = respond(StatusCode::OK, "application/octet-stream", document.bytes);
-    let version = HeaderValue::from_str(&document.version).expect("a version is hex");
+/// The node's document; nothing, if it has that version already.
+async fn swarm(shared: &Shared, node: &NodePeer, request: &Request<Incoming>) -> Result<Response<Answer>, Failure> {
+    let contact = &node.certificate.contact;
+    let labels = shared.identity.labels(contact).await.map_err(|refused| match refused {
+        Refused::Unavailable(_) => {
+            Failure { message: refused.to_string(), ..Failure::busy("unavailable", Duration::from_secs(2)) }
+        }
+        Refused::Token | Refused::NotAllowed(_) => {
+            Failure::new(StatusCode::FORBIDDEN, "not_allowed", refused.to_string())
+        }
+    })?;
+    let labels = labels.or_else(|| shared.directory.labels(contact.node()));
+    let source = shared.swarm.borrow().clone();
+    let version = source.version_for(labels.as_ref());
+    let has_it = protocol::query(request.uri().query(), "have").any(|have| have == version);
+    let mut response = if has_it {
+        respond(StatusCode::NO_CONTENT, "application/octet-stream", Bytes::new())
+    } else {
+        respond(StatusCode::OK, "application/octet-stream", source.write(labels.as_ref()))
+    };
+    let version = HeaderValue::from_str(&version).expect("a version is hex");
     response.headers_mut().insert(VERSION_HEADER, version);
-    response
+    Ok(response)
+}
+
+async fn report(shared: &Shared, node: &NodePeer, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {
+    let (body, memory) = read(shared, request, MAX_REPORT_BYTES).await?;
+    let contact = &node.certificate.contact;
+    let report = Report::parse(&body, contact.name()).map_err(|error| match error {
+        ReportError::Malformed(_) => Failure::new(StatusCode::BAD_REQUEST, "malformed", error.to_string()),
+        ReportError::Foreign(_) => Failure::new(StatusCode::FORBIDDEN, "not_allowed", error.to_string()),
+    })?;
+    let report = NodeReport { node: contact.name().clone(), report: Arc::new(report) };
+    let taken = shared.reports.take(contact.node(), report, body.len());
+    drop(memory);
+    taken.map_err(|_| Failure::busy("reports", Duration::from_secs(10)))?;
+    Ok(respond(StatusCode::NO_CONTENT, "application/json", Bytes::new()))
 }
 
 /// The nodes that a request asks about.

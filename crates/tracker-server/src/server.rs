@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -31,13 +30,15 @@ use crate::authority::Authority;
 use crate::certificate::NodeCertificate;
 use crate::credentials::{Credentials, CredentialsError};
 use crate::directory::{Directory, NodeEntry};
+use crate::document::SwarmSource;
 use crate::driver::{Command, Commands, Driver, Stopping, first_epoch};
 use crate::event::Hello;
 use crate::identity::{Identity, JoinToken};
 use crate::limits::{Bucket, NodeBudget, ServerLimits, Stranger, Strangers};
 use crate::metrics::Metrics;
 use crate::protocol::{Replica, TrackerAddress, TrackerAddressError};
-use crate::resolve::{OriginResolver, Resolver};
+use crate::report::{NodeReport, Reports};
+use crate::resolve::{ImageName, OriginResolver, ResolveError, Resolved, Resolver};
 use crate::routes;
 use crate::tracked::Tracked;
 
@@ -53,7 +54,7 @@ pub struct ServerConfig {
     /// All ready replicas to start with. If none is given: this one alone, under its first name and the port that it got.
     pub replicas: Vec<Replica>,
     /// The Swarm's document, as agents get it.
-    pub swarm: Bytes,
+    pub swarm: SwarmSource,
     /// Who signs certificates.
     pub authority: Arc<Authority>,
     /// The tracker's settings. `first_epoch` is set by the server.
@@ -83,23 +84,6 @@ pub struct Handle {
     shared: Arc<Shared>,
 }
 
-/// The Swarm's document and its version: a hash, so that all replicas give the same one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SwarmDocument {
-    /// The version.
-    pub version: String,
-    /// The document.
-    pub bytes: Bytes,
-}
-
-impl SwarmDocument {
-    pub(crate) fn new(bytes: Bytes) -> Self {
-        use sha2::Digest as _;
-        let hash = sha2::Sha256::digest(&bytes);
-        Self { version: crate::trust::hex(&hash[..16]), bytes }
-    }
-}
-
 /// What all requests share.
 pub(crate) struct Shared {
     pub(crate) limits: ServerLimits,
@@ -110,7 +94,8 @@ pub(crate) struct Shared {
     pub(crate) commands: Commands,
     pub(crate) metrics: Metrics,
     pub(crate) replicas: watch::Sender<Arc<[Replica]>>,
-    pub(crate) swarm: watch::Sender<SwarmDocument>,
+    pub(crate) swarm: watch::Sender<SwarmSource>,
+    pub(crate) reports: Reports,
     pub(crate) admin_token: Option<JoinToken>,
     pub(crate) joins: Bucket,
     /// Permits are KiB.
@@ -195,8 +180,8 @@ impl Server {
         let seed = u64::from_be_bytes(random()?);
         let tracker = Tracker::new(shoal_tracker::Config { first_epoch: incarnation, ..tracker }, seed);
         let directory = Arc::new(Directory::new(limits.clone(), max_nodes));
-        let swarm = SwarmDocument::new(swarm);
-        let hello = Hello { incarnation, resumed: false, swarm: swarm.version.clone(), replicas: replicas.clone() };
+        let hello =
+            Hello { incarnation, resumed: false, swarm: swarm.version().to_owned(), replicas: replicas.clone() };
         let (driver, commands) =
             Driver::new(tracker, hello, Arc::clone(&directory), metrics.clone(), limits.connections);
         let tasks =
@@ -211,6 +196,7 @@ impl Server {
             metrics,
             replicas: watch::Sender::new(replicas.into()),
             swarm: watch::Sender::new(swarm),
+            reports: Reports::new(limits.report_bytes),
             admin_token,
             joins: Bucket::new(limits.joins_per_second, limits.joins_per_second),
             body_memory: Arc::new(Semaphore::new(limits.body_bytes / 1_024)),
@@ -289,14 +275,29 @@ impl Handle {
     ///
     /// # Errors
     /// If the server is stopping.
-    pub async fn set_swarm(&self, bytes: Bytes) -> Result<(), Stopping> {
-        let document = SwarmDocument::new(bytes);
-        let version = document.version.clone();
-        let before = self.shared.swarm.send_replace(document);
-        if before.version == version {
+    pub async fn set_swarm(&self, source: impl Into<SwarmSource>) -> Result<(), Stopping> {
+        let source = source.into();
+        let version = source.version().to_owned();
+        let before = self.shared.swarm.send_replace(source);
+        if before.version() == version {
             return Ok(());
         }
         self.shared.commands.send(Command::Policy { version }).await
+    }
+
+    /// What a name means now, by the origin's own word, which is what nodes are told from then on. While the origin is down or busy it is what
+    /// nodes are told.
+    ///
+    /// # Errors
+    /// [`ResolveError`], with the origin's words where it has any.
+    pub async fn resolve(&self, name: &ImageName) -> Result<Resolved, ResolveError> {
+        self.shared.resolver.ask_afresh(name).await
+    }
+
+    /// The last report of each node that is there.
+    #[must_use]
+    pub fn reports(&self) -> Vec<NodeReport> {
+        self.shared.reports.of_the_live()
     }
 
     /// Signs with another authority from now on: a step of changing roots ([`Authority`]).

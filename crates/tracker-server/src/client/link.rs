@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -44,6 +45,7 @@ const PING: Duration = Duration::from_secs(2);
 pub(super) struct Link {
     requests: SendRequest<Full<Bytes>>,
     address: TrackerAddress,
+    number: u64,
 }
 
 impl Link {
@@ -70,7 +72,14 @@ impl Link {
             // It ends with an error when the tracker goes: those who wait for answers hear of it.
             let _ = shutdown.run_until_cancelled(connection).await;
         });
-        Ok(Self { requests, address: address.clone() })
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { requests, address: address.clone(), number })
+    }
+
+    /// Another one for each connection of this process.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
     }
 
     /// Asks, and reads the whole answer.

@@ -8,7 +8,8 @@
 //! | [`Event::Notice`] | hands the directive to the engine |
 //! | [`Event::TrackerChanged`] | announces these digests again, with bitmaps and, as a lead, the links that it published |
 //! | [`Event::TrackersLost`], [`Event::TrackersFound`] | goes on without a tracker, and with one again |
-//! | [`Event::PolicyChanged`] | fetches the Swarm's document ([`TrackerClient::swarm`]) |
+//!
+//! [`TrackerClient::swarm_told`] says when to fetch the Swarm's document ([`TrackerClient::swarm`]).
 //!
 //! State: identity, connections, contacts; on disk: key, certificate, roots, replicas, contacts (`identity.pem`, `peers.json`, 0600).
 //! Invariants: no byte goes to a tracker whose certificate wasn't verified. Every list, queue and wait is bounded.
@@ -21,6 +22,7 @@ mod link;
 mod membership;
 mod peers;
 mod replica;
+mod report;
 mod requests;
 mod routing;
 mod tls;
@@ -39,6 +41,7 @@ use tokio_util::task::TaskTracker;
 
 pub use error::{AnnounceFailure, ClientError};
 pub use identity::NodeIdentity;
+pub use report::Reporter;
 
 use crate::protocol::TrackerAddress;
 use crate::secret_file;
@@ -88,11 +91,6 @@ pub enum Event {
     TrackersLost,
     /// A tracker can be reached, after a time without one, or for the first time.
     TrackersFound,
-    /// The Swarm's document is another one than was last heard of.
-    PolicyChanged {
-        /// Its version.
-        version: String,
-    },
 }
 
 /// The events, in the order in which they came.
@@ -124,7 +122,7 @@ struct Shared {
     problem: watch::Sender<Option<String>>,
     routing: Mutex<Routing>,
     peers: Mutex<Peers>,
-    policy: Mutex<Option<String>>,
+    swarm_told: watch::Sender<u64>,
     events: mpsc::Sender<Event>,
     announcing: Semaphore,
     tasks: TaskTracker,
@@ -170,7 +168,7 @@ impl TrackerClient {
             problem: watch::Sender::new(None),
             routing: Mutex::default(),
             peers: Mutex::new(peers),
-            policy: Mutex::default(),
+            swarm_told: watch::Sender::new(0),
             events,
             announcing: Semaphore::new(ANNOUNCING),
             tasks: TaskTracker::new(),
@@ -196,6 +194,12 @@ impl TrackerClient {
     #[must_use]
     pub fn problem(&self) -> watch::Receiver<Option<String>> {
         self.shared.problem.subscribe()
+    }
+
+    /// Changes when a tracker says that it has another document of the Swarms, and when one is reached.
+    #[must_use]
+    pub fn swarm_told(&self) -> watch::Receiver<u64> {
+        self.shared.swarm_told.subscribe()
     }
 
     /// Whether a tracker can be reached.
@@ -245,10 +249,10 @@ impl Shared {
         self.peers().learn(contacts);
     }
 
-    async fn reached(&self, follower: u64, tracker: &ReplicaName, link: Link, remembers: bool, policy: &str) {
+    async fn reached(&self, follower: u64, tracker: &ReplicaName, link: Link, remembers: bool) {
         let events = self.routing().reached(follower, tracker, link, remembers);
+        self.swarm_is_told();
         self.tell(events).await;
-        self.policy(policy).await;
     }
 
     async fn lost(&self, follower: u64, tracker: &ReplicaName) {
@@ -256,17 +260,9 @@ impl Shared {
         self.tell(events).await;
     }
 
-    /// Each replica tells of a change: the first one counts.
-    async fn policy(&self, version: &str) {
-        let changed = {
-            let mut policy = self.policy.lock().expect("no code panics with the version in hand");
-            let changed = policy.as_deref() != Some(version);
-            *policy = Some(version.to_owned());
-            changed
-        };
-        if changed {
-            self.tell([Event::PolicyChanged { version: version.to_owned() }]).await;
-        }
+    /// Each replica tells of a change, one earlier than another: asking for a document that is here already costs little.
+    fn swarm_is_told(&self) {
+        self.swarm_told.send_modify(|told| *told += 1);
     }
 
     async fn tell(&self, events: impl IntoIterator<Item = Event>) {

@@ -58,7 +58,7 @@ impl Follower {
                     backoff.reset();
                     let remembers = hello.resumed && incarnation == Some(hello.incarnation);
                     incarnation = Some(hello.incarnation);
-                    shared.reached(self.number, &self.replica.name, link, remembers, &hello.swarm).await;
+                    shared.reached(self.number, &self.replica.name, link, remembers).await;
                     let _ = self.lists.send(hello.replicas).await;
                     if let Some(mut old) = old.take() {
                         let _ = timeout(OLD_STREAM, self.read(&mut old)).await;
@@ -99,7 +99,7 @@ impl Follower {
                     self.shared.learn(&notice.contacts);
                     self.shared.tell([Event::Notice(notice)]).await;
                 }
-                StreamEvent::PolicyChanged { version } => self.shared.policy(&version).await,
+                StreamEvent::PolicyChanged { .. } => self.shared.swarm_is_told(),
                 StreamEvent::Replicas(replicas) => {
                     let _ = self.lists.send(replicas).await;
                 }

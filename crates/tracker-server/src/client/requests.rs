@@ -19,13 +19,13 @@ use shoal_wire::{Accepted, Announce, AnnounceEvent, Contact};
 use super::link::{Ask, Link};
 use super::{AnnounceFailure, ClientError, TrackerClient};
 use crate::certificate::NodeKey;
+use crate::document::SwarmDocument;
 use crate::protocol::{
     ANNOUNCE, CONTACTS, ContactList, ContactText, KEYS, KeyList, MAX_ANNOUNCES, MAX_ASKED, MAX_JSON_BYTES, MEMBERS,
     RESOLVE, ResolveBody, SWARM, VERSION_HEADER,
 };
 use crate::record::{RecordError, SignedRecord, VerifiedRecord};
 use crate::resolve::{ImageName, ResolveError};
-use crate::server::SwarmDocument;
 
 /// When a tracker says 429 without saying until when.
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);
@@ -110,15 +110,16 @@ impl TrackerClient {
         if record.record().name == *name { Ok(record) } else { Err(RecordError::OtherName.into()) }
     }
 
-    /// The Swarm's document.
+    /// This node's document of the Swarms; nothing, if it is the version that is here already.
     ///
     /// # Errors
     /// If no tracker answers.
-    pub async fn swarm(&self) -> Result<SwarmDocument, ClientError> {
-        let (headers, bytes) = self.ask_in_turn(&self.home(), &Ask::get(SWARM), MAX_JSON_BYTES).await?;
+    pub async fn swarm(&self, have: Option<&str>) -> Result<Option<SwarmDocument>, ClientError> {
+        let path = have.map_or_else(|| SWARM.to_owned(), |version| format!("{SWARM}?have={version}"));
+        let (headers, bytes) = self.ask_in_turn(&self.home(), &Ask::get(&path), MAX_JSON_BYTES).await?;
         let version = headers.get(VERSION_HEADER).and_then(|version| version.to_str().ok());
         let version = version.ok_or_else(|| ClientError::Malformed("a document without a version".to_owned()))?;
-        Ok(SwarmDocument { version: version.to_owned(), bytes })
+        Ok((Some(version) != have).then(|| SwarmDocument { version: version.to_owned(), bytes }))
     }
 
     async fn contacts_at(&self, path: &str) -> Result<Vec<Contact>, ClientError> {
@@ -232,8 +233,8 @@ fn announce_failure(error: ClientError) -> AnnounceFailure {
 fn resolve_error(error: ClientError) -> ClientError {
     let ClientError::Refused { status, error, message, retry_after } = error else { return error };
     match error.as_str() {
-        "not_found" => ResolveError::NotFound.into(),
-        "denied" => ResolveError::Denied.into(),
+        "not_found" => ResolveError::NotFound(message).into(),
+        "denied" => ResolveError::Denied(message).into(),
         "not_allowed" => ResolveError::NotAllowed(message).into(),
         "origin_busy" => ResolveError::Busy { retry_after: retry_after.unwrap_or(DEFAULT_WAIT) }.into(),
         "origin_unreachable" => ResolveError::Unreachable(message).into(),

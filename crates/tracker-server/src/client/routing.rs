@@ -36,6 +36,11 @@ impl<L: Clone> Routing<L> {
         rendezvous(digest, &self.names).into_iter().map(|at| self.at(at)).collect()
     }
 
+    /// All that can be reached.
+    pub(super) fn all(&self) -> Vec<(ReplicaName, L)> {
+        self.links.iter().map(|(name, (_, link))| (name.clone(), link.clone())).collect()
+    }
+
     /// The one that owns the digest now.
     pub(super) fn owner(&self, digest: &Digest) -> Option<(ReplicaName, L)> {
         rendezvous(digest, &self.names).first().map(|at| self.at(*at))

@@ -19,8 +19,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use shoal_tracker::ReplicaName;
 use shoal_tracker_server::client::{ClientConfig, Event, EventStream, NodeIdentity, TrackerClient};
 use shoal_tracker_server::{
-    Anonymous, Authority, Handle, ImageName, JoinToken, JoinTokens, Metrics, OriginResolver, Replica, ResolveError,
-    Resolved, Server, ServerConfig, ServerLimits, TrackerAddress, Trust,
+    Anonymous, Authority, Handle, Identity, ImageName, JoinToken, JoinTokens, Metrics, OriginResolver, Replica,
+    ResolveError, Resolved, Server, ServerConfig, ServerLimits, TrackerAddress, Trust,
 };
 use shoal_types::{Digest, Zone};
 use shoal_wire::{Announce, AnnounceEvent, LeaseRequest};
@@ -185,6 +185,22 @@ impl Cluster {
     }
 
     pub(crate) async fn replica(&self, name: &str, listen: SocketAddr, replicas: Vec<Replica>) -> Running {
+        let tokens = Arc::new(JoinTokens::fixed([self.token.clone()]));
+        self.run(name, listen, replicas, tokens).await
+    }
+
+    /// A tracker with another identity provider.
+    pub(crate) async fn replica_with(&self, identity: Arc<dyn Identity>) -> Running {
+        self.run("t0", SocketAddr::from(([127, 0, 0, 1], 0)), Vec::new(), identity).await
+    }
+
+    async fn run(
+        &self,
+        name: &str,
+        listen: SocketAddr,
+        replicas: Vec<Replica>,
+        identity: Arc<dyn Identity>,
+    ) -> Running {
         let (origin, metrics, mut registry) = (Origin::new(), Metrics::default(), Registry::default());
         metrics.register(&mut registry);
         let config = ServerConfig {
@@ -192,15 +208,14 @@ impl Cluster {
             replica: ReplicaName::new(name).unwrap(),
             names: vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
             replicas,
-            swarm: Bytes::from_static(b"kind: Swarm"),
+            swarm: Bytes::from_static(b"kind: Swarm").into(),
             authority: Arc::clone(&self.authority),
             tracker: self.tracker.clone(),
             limits: self.limits.clone(),
             admin_token: Some(self.admin.clone()),
             metrics,
         };
-        let tokens = Arc::new(JoinTokens::fixed([self.token.clone()]));
-        let server = Server::bind(config, tokens, Arc::clone(&origin) as _).await.unwrap();
+        let server = Server::bind(config, identity, Arc::clone(&origin) as _).await.unwrap();
         let (address, handle, shutdown) = (server.local_addr(), server.handle(), CancellationToken::new());
         let task = tokio::spawn(server.run(shutdown.clone()));
         Running { address, handle, origin, shutdown, registry, task }
