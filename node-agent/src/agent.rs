@@ -4,6 +4,7 @@
 //!   runtime ──> Mirror ──> SwarmContent ──> Exchange ──> peers
 //!                              │    └─ OriginPool ─┘──> origins
 //!                              └─ TrackerClient ──────> tracker (names, leases, the Swarm)
+//!   the Swarm ──> Pusher ──> SwarmContent, runtime
 //!   containerd's socket and content store <── runtime ──> Exchange
 //! ```
 //!
@@ -44,6 +45,7 @@ pub use error::StartError;
 use crate::content::{self, OriginPool, Parts, Policies, SwarmContent};
 use crate::exchange::{Exchange, ExchangeConfig, RECENT_BYTES};
 use crate::mirror::{self, Mirror, Token};
+use crate::push::{self, Pusher};
 use crate::runtime::{self, Runtime, RuntimeConfig};
 use crate::transport;
 use policy::PolicyKeeper;
@@ -213,6 +215,15 @@ impl Agent {
             metrics: of_content.clone(),
         };
         let content = SwarmContent::new(parts, dir, stop_rest.clone());
+        let pusher = push::Parts {
+            content: content.clone(),
+            exchange: exchange.clone(),
+            tracker: client.clone(),
+            metrics: of_content.clone(),
+            runtime: config.runtime.clone(),
+            seed,
+        };
+        let pusher = Pusher::new(pusher, swarms.artifacts(), dir);
         let settings = mirror::Settings {
             drain: DRAIN,
             default_registry: config.default_registry.clone(),
@@ -232,6 +243,7 @@ impl Agent {
         if let Some(follower) = follower {
             rest.spawn(follower.run(stop_rest.clone()));
         }
+        rest.spawn(pusher.run(stop_rest.clone()));
         rest.spawn(seen::look(exchange.clone(), looks, stop_rest.clone()));
         let running = content.clone();
         rest.spawn(async move { running.run().await });

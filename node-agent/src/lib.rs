@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod hosts;
 pub mod mirror;
 pub mod pull;
+pub mod push;
 pub mod runtime;
 pub mod standalone;
 pub mod transport;

@@ -1,9 +1,10 @@
 //! The tracker outside of Kubernetes: its Swarm is a file, its nodes join with a token, its CA lies in a directory.
 //!
-//! State: the server's task, and the one that looks at the Swarm's file.
+//! State: the server's task, the one that looks at the Swarm's file, and the one that looks its artifacts' tags up.
 //! Invariants: a Swarm file that has become wrong changes nothing but the log.
 //! Absent on purpose: replicas. One tracker is enough for hosts without a cluster: agents go on without it.
 
+mod artifacts;
 mod files;
 
 use std::net::SocketAddr;
@@ -12,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use shoal_origins::{Clients, SwarmResolver};
+use shoal_api::Document;
+use shoal_origins::{Clients, SwarmResolver, source};
 use shoal_tracker::ReplicaName;
 use shoal_tracker_server::{
     Authority, Handle, JoinTokens, Metrics, Server, ServerConfig, ServerLimits, TrackerAddress,
@@ -23,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::StartError;
+use artifacts::Resolving;
 use files::{SwarmFile, Swarms};
 
 /// How often the Swarm's file is looked at, for those who don't send SIGHUP.
@@ -47,8 +50,10 @@ pub struct TrackerConfig {
 pub struct StandaloneTracker {
     local_addr: SocketAddr,
     address: TrackerAddress,
+    handle: Handle,
     server: JoinHandle<()>,
     watching: JoinHandle<()>,
+    resolving: JoinHandle<()>,
     stop: CancellationToken,
 }
 
@@ -85,7 +90,7 @@ impl StandaloneTracker {
             replica: ReplicaName::new("tracker").map_err(|error| StartError::Setting(error.to_string()))?,
             names,
             replicas: Vec::new(),
-            swarm: swarms.bytes,
+            swarm: source(&swarms.document),
             authority: Arc::new(authority),
             tracker: shoal_tracker::Config::default(),
             limits: ServerLimits::default(),
@@ -99,8 +104,10 @@ impl StandaloneTracker {
         let address = address.map_err(|error| StartError::Setting(format!("{name}: {error}")))?;
         tracing::info!(listen = %local_addr, name, token = %join_token_file.display(), "the tracker listens");
         let server = tokio::spawn(server.run(stop.clone()));
-        let watching = tokio::spawn(watch_file(file, handle, policy, stop.clone()));
-        Ok(Self { local_addr, address, server, watching, stop })
+        let (documents, document) = watch::channel(swarms.document);
+        let resolving = tokio::spawn(Resolving::new(handle.clone()).run(document, stop.clone()));
+        let watching = tokio::spawn(watch_file(file, documents, policy, stop.clone()));
+        Ok(Self { local_addr, address, handle, server, watching, resolving, stop })
     }
 
     /// Where it listens.
@@ -115,6 +122,12 @@ impl StandaloneTracker {
         &self.address
     }
 
+    /// To talk to it while it runs: what nodes report, for example.
+    #[must_use]
+    pub const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Returns when it has ended without being told to. Cancel-safe.
     pub async fn failed(&mut self) {
         let ended = (&mut self.server).await;
@@ -124,7 +137,7 @@ impl StandaloneTracker {
     /// Ends it: within [`ServerLimits::drain`] and a moment.
     pub async fn stop(self) {
         self.stop.cancel();
-        for task in [self.server, self.watching] {
+        for task in [self.server, self.watching, self.resolving] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the tracker panicked");
             }
@@ -135,7 +148,7 @@ impl StandaloneTracker {
 /// Reads the file again when it changes, or when SIGHUP says so.
 async fn watch_file(
     mut file: SwarmFile,
-    handle: Handle,
+    documents: watch::Sender<Document>,
     policy: watch::Sender<Arc<shoal_api::Policy>>,
     stop: CancellationToken,
 ) {
@@ -166,11 +179,9 @@ async fn watch_file(
         file = looked_at;
         match read {
             None => {}
-            Some(Ok(Swarms { bytes, policy: new })) => {
+            Some(Ok(Swarms { document, policy: new })) => {
                 policy.send_replace(new);
-                if handle.set_swarm(bytes).await.is_err() {
-                    return;
-                }
+                documents.send_replace(document);
                 tracing::info!("the Swarm's file was read again");
             }
             Some(Err(error)) => tracing::error!(%error, "the Swarm's file can't be used: the old one holds"),

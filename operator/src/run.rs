@@ -19,7 +19,7 @@ use kube::runtime::watcher::Config;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use shoal_api::kube::Swarm;
-use shoal_origins::{Clients, SwarmResolver};
+use shoal_origins::{Clients, SwarmResolver, source};
 use shoal_telemetry::{Admin, Condition, Readiness};
 use shoal_tracker::ReplicaName;
 use shoal_tracker_server::{Handle, Metrics, Replica, Server, ServerConfig, ServerLimits, TrackerAddress};
@@ -272,7 +272,7 @@ impl Starting {
             replica: config.pod_name.clone(),
             names,
             replicas: Vec::new(),
-            swarm: document,
+            swarm: source(&document),
             authority: Arc::new(held.authority()?),
             tracker: shoal_tracker::Config::default(),
             limits: ServerLimits::default(),

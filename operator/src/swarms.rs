@@ -8,11 +8,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::json;
 use shoal_api::kube::Swarm as Object;
-use shoal_api::{GROUP, KIND, Policy, Swarm, VERSION};
+use shoal_api::{Document, Policy, WrittenSwarm};
+use shoal_origins::source;
 use shoal_tracker_server::Handle;
 use tokio::sync::watch;
 
@@ -22,7 +21,7 @@ use crate::cluster::Watched;
 #[derive(Default)]
 pub(crate) struct Swarms {
     /// As agents read it.
-    pub(crate) document: Bytes,
+    pub(crate) document: Document,
     /// The tracker answers for all nodes, whichever Swarm selects them.
     pub(crate) policy: Arc<Policy>,
     /// Those that were left out, with the reason.
@@ -35,25 +34,20 @@ impl Swarms {
         let key = |object: &&Object| (age(object), object.metadata.name.clone().unwrap_or_default());
         let mut objects: Vec<&Object> = objects.into_iter().collect();
         objects.sort_by_key(key);
-        let (mut swarms, mut refused, mut documents) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let (mut swarms, mut refused) = (Vec::new(), BTreeMap::new());
         for (at, object) in objects.into_iter().enumerate() {
             let name = object.metadata.name.clone().unwrap_or_default();
-            match Swarm::check(&name, at as u64, &object.spec) {
-                Ok(swarm) => {
-                    swarms.push(Arc::new(swarm));
-                    let (api_version, metadata) = (format!("{GROUP}/{VERSION}"), json!({"name": name}));
-                    // JSON is YAML.
-                    let document =
-                        json!({"apiVersion": api_version, "kind": KIND, "metadata": metadata, "spec": object.spec});
-                    documents.push(document.to_string());
-                }
+            match WrittenSwarm::check(&name, at as u64, object.spec.clone()) {
+                Ok(swarm) => swarms.push(swarm),
                 Err(problems) => {
                     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
                     refused.insert(name, problems.join("; "));
                 }
             }
         }
-        Self { document: documents.join("\n---\n").into(), policy: Arc::new(Policy::compile(swarms)), refused }
+        let document = Document::new(swarms);
+        let policy = Arc::new(Policy::compile(document.swarms().cloned()));
+        Self { document, policy, refused }
     }
 }
 
@@ -74,7 +68,7 @@ pub(crate) async fn follow(mut objects: Watched<Object>, policy: watch::Sender<A
         }
         refused = swarms.refused;
         policy.send_replace(swarms.policy);
-        if tracker.set_swarm(swarms.document).await.is_err() {
+        if tracker.set_swarm(source(&swarms.document)).await.is_err() {
             return;
         }
         objects.changed().await;
@@ -83,7 +77,7 @@ pub(crate) async fn follow(mut objects: Watched<Object>, policy: watch::Sender<A
 
 #[cfg(test)]
 mod tests {
-    use shoal_api::read_swarms;
+    use serde_json::json;
 
     use super::*;
 
@@ -104,12 +98,16 @@ mod tests {
         ];
         let swarms = Swarms::of(&objects);
         assert!(swarms.refused["wrong"].contains("registries"), "{:?}", swarms.refused);
-        let text = String::from_utf8(swarms.document.to_vec()).unwrap();
-        let read = read_swarms("document", &text).unwrap();
-        assert_eq!(read.iter().map(|swarm| &*swarm.name).collect::<Vec<_>>(), ["old", "young"]);
+        let read = Document::read("document", &swarms.document.text()).unwrap();
+        assert_eq!(read.swarms().map(|swarm| &*swarm.name).collect::<Vec<_>>(), ["old", "young"]);
         let mut again = objects.to_vec();
         again.reverse();
         assert_eq!(Swarms::of(&again).document, swarms.document);
-        assert!(Swarms::of(&[]).document.is_empty());
+        let none = Swarms::of(&[]).document.text();
+        assert_eq!(
+            Document::read("document", &none).unwrap().swarms().len(),
+            0,
+            "it can be read, and says that there is none"
+        );
     }
 }

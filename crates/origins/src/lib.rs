@@ -1,4 +1,4 @@
-//! Registries as Swarms configure them: one client for each, and what names mean there, for trackers.
+//! Registries as Swarms configure them: one client for each, and what names mean there, for trackers; and the Swarms' document as trackers give it.
 //!
 //! State: the clients ([`Clients`]).
 //! Invariants: nothing is asked that no Swarm answers for.
@@ -7,6 +7,8 @@
 
 mod clients;
 mod resolver;
+mod source;
 
 pub use clients::Clients;
 pub use resolver::SwarmResolver;
+pub use source::source;

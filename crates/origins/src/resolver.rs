@@ -83,8 +83,8 @@ impl OriginResolver for SwarmResolver {
 
 fn failure_of(error: &OriginError) -> ResolveError {
     match error.cause() {
-        Cause::Unauthorized { .. } => ResolveError::Denied,
-        Cause::NotFound { .. } => ResolveError::NotFound,
+        Cause::Unauthorized { .. } => ResolveError::Denied(error.to_string()),
+        Cause::NotFound { .. } => ResolveError::NotFound(error.to_string()),
         Cause::Busy { retry_after, .. } => ResolveError::Busy { retry_after: *retry_after },
         Cause::Refused(_) => ResolveError::NotAllowed(error.to_string()),
         _ => ResolveError::Unreachable(error.to_string()),

@@ -71,7 +71,10 @@ async fn a_swarm_reaches_agents_and_a_replica_that_stops_hands_them_over() {
     let swarm = |name: &str, spec: serde_json::Value| -> Swarm {
         object(json!({"apiVersion": "shoal.dev/v1alpha1", "kind": "Swarm", "metadata": {"name": name}, "spec": spec}))
     };
-    let documents = async || String::from_utf8(agent.client.swarm().await.unwrap().bytes.to_vec()).unwrap();
+    let documents = async || {
+        let document = agent.client.swarm(None).await.unwrap().expect("it has none yet");
+        String::from_utf8(document.bytes.to_vec()).unwrap()
+    };
     let good = swarm("good", json!({"registries": [{"host": "registry.example"}]}));
     swarms.create(&PostParams::default(), &good).await.unwrap();
     world.until("the Swarm reaches the agent", async || documents().await.contains("registry.example")).await;

@@ -53,7 +53,11 @@ impl Shared {
     }
 
     /// What a name means and who may have it: what is known, the tracker's word, the origin's, what was known last.
-    async fn resolve(&self, name: &ImageName, course: &Course) -> Result<(Meaning, Option<Instant>), Failure> {
+    pub(super) async fn resolve(
+        &self,
+        name: &ImageName,
+        course: &Course,
+    ) -> Result<(Meaning, Option<Instant>), Failure> {
         if let Some(known) = self.known_meaning(name, course) {
             return Ok(known);
         }
@@ -229,8 +233,8 @@ enum Untold {
 
 fn failure_of(error: &ResolveError) -> Failure {
     let failure = match error {
-        ResolveError::NotFound => Failure::new(Reason::NotFound).with_origin(OriginAnswer::Status(404)),
-        ResolveError::Denied => Failure::new(Reason::Denied).with_origin(OriginAnswer::Status(401)),
+        ResolveError::NotFound(_) => Failure::new(Reason::NotFound).with_origin(OriginAnswer::Status(404)),
+        ResolveError::Denied(_) => Failure::new(Reason::Denied).with_origin(OriginAnswer::Status(401)),
         ResolveError::Busy { retry_after } => {
             let reason = Reason::OriginBusy { retry_after: Some(*retry_after) };
             Failure::new(reason).with_origin(OriginAnswer::Status(429))
@@ -251,7 +255,7 @@ fn place(name: &ImageName, digest: Digest) -> Place {
     Place { registry: name.registry.clone(), repository: name.repository.clone(), digest }
 }
 
-fn source(name: &ImageName, kind: SourceKind) -> Source {
+pub(super) fn source(name: &ImageName, kind: SourceKind) -> Source {
     Source { registry: name.registry.clone(), repository: name.repository.clone(), kind }
 }
 

@@ -69,6 +69,12 @@ impl Metrics {
         self.fallbacks.get_or_create(&[("reason", reason.label())]).get()
     }
 
+    /// Bytes that were passed through from origins.
+    #[must_use]
+    pub fn passed_through(&self) -> u64 {
+        self.bytes.get_or_create(&[("source", From::Origin.label())]).get()
+    }
+
     pub(super) fn pulled(&self, kind: Kind) {
         let kind = match kind {
             Kind::Manifest => "manifest",
@@ -82,11 +88,16 @@ impl Metrics {
     }
 
     pub(super) fn gave(&self, from: From, bytes: usize) {
-        let source = match from {
-            From::Exchange => "exchange",
-            From::Origin => "origin",
-        };
-        self.bytes.get_or_create(&[("source", source)]).inc_by(bytes as u64);
+        self.bytes.get_or_create(&[("source", from.label())]).inc_by(bytes as u64);
+    }
+}
+
+impl From {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Exchange => "exchange",
+            Self::Origin => "origin",
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 //! Absent on purpose: HTTP (`mirror`), chunks and peers (`exchange`), credentials (see `policy`), the children of an index before somebody
 //! asks for one (which platform is wanted, only the runtime knows).
 
+mod ahead;
 mod blobs;
 mod bounded;
 mod cuts;

@@ -86,6 +86,28 @@ pub(super) async fn piece(transfer: &Transfer, offset: u64, end: u64, strict: bo
     }
 }
 
+/// The whole of a transfer that nobody reads yet. It may have to let others pass, so that it has more time to move.
+pub(super) async fn completed(transfer: &Transfer) -> Result<(), Trouble> {
+    let (mut moved_at, mut moved) = (Instant::now(), transfer.progress().0);
+    let mut completed = std::pin::pin!(transfer.completed());
+    loop {
+        match timeout(LOOK_EVERY, completed.as_mut()).await {
+            Ok(ended) => return ended.map_err(Trouble::Failed),
+            Err(_) => {}
+        }
+        let (now, verified) = (Instant::now(), transfer.progress().0);
+        if verified != moved {
+            (moved_at, moved) = (now, verified);
+        }
+        let still = now - moved_at;
+        match transfer.origin_error() {
+            Some(error) if still >= REFUSAL_COUNTS && !error.is_transient() => return Err(Trouble::Refused(error)),
+            _ if still >= BYTE_WITHIN => return Err(Trouble::Stalled),
+            _ => {}
+        }
+    }
+}
+
 /// All bytes of a transfer that is held in memory: a manifest.
 pub(super) async fn whole(transfer: &Transfer) -> Result<Bytes, Trouble> {
     let size = transfer.size_bytes();

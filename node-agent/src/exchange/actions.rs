@@ -21,7 +21,7 @@ use super::lead::{self, Errand, Fetched};
 use super::links::Checked;
 use super::room::{Done, Outcome, Room};
 use super::trace::Trace;
-use super::transfer::TransferError;
+use super::transfer::{CameFrom, TransferError};
 use crate::transport::PeerId;
 
 impl Room {
@@ -187,6 +187,7 @@ impl Room {
                 self.desk.traffic.from_origin.fetch_add(kept.bytes.len() as u64, Ordering::Relaxed);
                 if let Some(blob) = self.blobs.get_mut(&key.digest) {
                     blob.trace.add_from_origin(kept.bytes.len() as u64);
+                    blob.shared.came(CameFrom { peers: 0, origin: kept.bytes.len() as u64 });
                 }
                 self.publish_chunk(key, chunk, kept);
                 self.engine.handle_origin_chunk(now, key, epoch, chunk, links.as_deref());

@@ -42,7 +42,7 @@ use shoal_types::Digest;
 pub use lending::Offered;
 pub use reads::RECENT_BYTES;
 pub use start::{BlobSnapshot, Exchange, ExchangeConfig, ExchangeError, Snapshot, Traffic};
-pub use transfer::{Transfer, TransferError};
+pub use transfer::{CameFrom, Transfer, TransferError};
 
 /// A blob that somebody wants.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shoal_store::StoreError;
-use shoal_swarm::{Engine, PeerHandle, VerifyTicket};
+use shoal_swarm::{Engine, PeerHandle, StartBlob, VerifyTicket};
 use shoal_tracker_server::NodeKey;
 use shoal_tracker_server::client::{Event as TrackerEvent, EventStream, NodeIdentity, TrackerClient};
-use shoal_types::{BlobKey, ChunkIndex, Digest, NodeId, Rng, Time, Zone};
+use shoal_types::{BlobKey, ChunkIndex, ChunkSet, Digest, NodeId, Rng, Time, Zone};
 use shoal_wire::{CloseReason, Contact, PeerFrame, PeerMessage, node_id};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,7 @@ use super::links::Links;
 use super::standin::StandIn;
 use super::start::{BlobSnapshot, Command, Desk, ExchangeConfig, Snapshot};
 use super::trace::Trace;
-use super::transfer::{Transfer, TransferError};
+use super::transfer::{CameFrom, Transfer, TransferError};
 use crate::transport::{ConnectError, Event, Events, Identity, Local, PeerId, PeerNet, Security};
 
 /// Results of tasks that wait for the room: one for each verification and fetch under way is the usual number.
@@ -293,9 +293,13 @@ impl Room {
                 let _ = answer.send(self.offer(offer));
             }
             Command::Retract { digest } => self.retract(digest),
-            Command::Hurry { digest } => {
-                if let Some(key) = self.blobs.get(&digest).map(|blob| blob.info.key()) {
-                    self.hash_for_others(key);
+            Command::Hurry { digest, priority } => {
+                if let Some(blob) = self.blobs.get(&digest).map(|blob| blob.info) {
+                    // It may have begun with a worse one, as what is pushed does.
+                    let have = ChunkSet::empty_of(blob.geometry);
+                    let now = self.now();
+                    self.engine.start(now, StartBlob { blob, have, links: Vec::new(), priority });
+                    self.hash_for_others(blob.key());
                 }
             }
             Command::Snapshot { answer } => self.snapshot(answer),
@@ -319,7 +323,6 @@ impl Room {
                 self.mend_at = Instant::now();
             }
             TrackerEvent::TrackersLost => self.tracker_lost(),
-            TrackerEvent::PolicyChanged { .. } => {}
         }
     }
 
@@ -361,6 +364,7 @@ impl Room {
                 self.desk.traffic.from_peers.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 if let Some(blob) = self.blobs.get_mut(&key.digest) {
                     blob.trace.add_from_peers(bytes.len() as u64);
+                    blob.shared.came(CameFrom { peers: bytes.len() as u64, origin: 0 });
                 }
                 if self.engine.handle_piece(now, handle, key, chunk) {
                     self.held.insert((key, chunk), bytes);
@@ -404,7 +408,7 @@ impl Room {
         let blobs = self.blobs.iter().map(|(digest, blob)| BlobSnapshot {
             digest: digest.to_string(),
             size_bytes: blob.info.geometry.size_bytes(),
-            have: self.engine.have(blob.info.key()).map_or(0, shoal_types::ChunkSet::len),
+            have: self.engine.have(blob.info.key()).map_or(0, ChunkSet::len),
             chunks: blob.info.geometry.chunk_count(),
             complete: blob.complete,
             lent: self.desk.lent.is_lent(&blob.info.key()),

@@ -4,10 +4,10 @@
 //! Invariants: a want makes room and begins the blob in the store before the room hears of it.
 //! Absent on purpose: the exchange itself (`room.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -96,9 +96,10 @@ pub(super) enum Command {
     Retract {
         digest: Digest,
     },
-    /// A reader waits for a blob that runs.
+    /// A reader waits for a blob that runs, with this priority.
     Hurry {
         digest: Digest,
+        priority: u32,
     },
     Snapshot {
         answer: oneshot::Sender<Snapshot>,
@@ -122,6 +123,8 @@ pub(super) struct Desk {
     pub(super) spoilt: broadcast::Sender<Digest>,
     /// The blobs that are exchanged, by digest.
     pub(super) transfers: Mutex<BTreeMap<Digest, Arc<Shared>>>,
+    /// Blobs that stay, whatever else wants room.
+    pinned: RwLock<BTreeSet<Digest>>,
     pub(super) ready: AtomicBool,
     pub(super) traffic: TrafficCounters,
 }
@@ -203,6 +206,7 @@ impl Exchange {
             lent: store,
             spoilt: broadcast::Sender::new(SPOILT),
             transfers: Mutex::default(),
+            pinned: RwLock::default(),
             ready: AtomicBool::new(false),
             traffic: TrafficCounters::default(),
         });
@@ -226,7 +230,8 @@ impl Exchange {
         if let Some(shared) = self.desk.running(&wanted.digest) {
             let transfer = Transfer::new(&shared);
             if !transfer.is_complete() {
-                self.commands.send(Command::Hurry { digest: wanted.digest }).await.map_err(|_| ExchangeError::Ended)?;
+                let hurry = Command::Hurry { digest: wanted.digest, priority: wanted.priority };
+                self.commands.send(hurry).await.map_err(|_| ExchangeError::Ended)?;
             }
             return Ok(transfer);
         }
@@ -247,6 +252,17 @@ impl Exchange {
     #[must_use]
     pub fn stored(&self, digest: &Digest) -> Option<Transfer> {
         self.desk.running(digest).map(|shared| Transfer::new(&shared)).filter(Transfer::is_complete)
+    }
+
+    /// A blob that is here, or coming.
+    #[must_use]
+    pub fn transfer(&self, digest: &Digest) -> Option<Transfer> {
+        self.desk.running(digest).map(|shared| Transfer::new(&shared))
+    }
+
+    /// From now on these blobs stay in the store, and no others for that reason.
+    pub fn pin(&self, digests: BTreeSet<Digest>) {
+        *self.desk.pinned.write().unwrap_or_else(PoisonError::into_inner) = digests;
     }
 
     /// Bytes so far.
@@ -289,8 +305,13 @@ impl Desk {
             unfinished.map(|(digest, _)| *digest).collect()
         };
         // Whole blobs may go although they are served: whoever asks for a chunk of theirs then is told that it isn't here.
-        let standing =
-            |stored: &StoredBlob| Standing { in_use: running.contains(&stored.blob.digest), ..Standing::default() };
+        let pinned = self.pinned.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // Nobody tells how many others have it, so what is pinned counts as the last copy.
+        let standing = |stored: &StoredBlob| Standing {
+            in_use: running.contains(&stored.blob.digest),
+            pinned: pinned.contains(&stored.blob.digest),
+            ..Standing::default()
+        };
         let evicted = self.store.make_room(blob.geometry.size_bytes(), &standing).map_err(full)?;
         let stored = self.store.begin(blob).map_err(full)?;
         Ok(Begun { stored, evicted })

@@ -42,6 +42,15 @@ pub enum TransferError {
     Ended,
 }
 
+/// Bytes of a blob by who gave them, since the agent's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CameFrom {
+    /// Other nodes.
+    pub peers: u64,
+    /// The origin.
+    pub origin: u64,
+}
+
 /// What the room and the readers share.
 pub(super) struct Shared {
     reads: Reads,
@@ -55,6 +64,7 @@ struct State {
     have: ChunkSet,
     complete: bool,
     given: bool,
+    came_from: CameFrom,
     failed: Option<TransferError>,
     origin_error: Option<OriginError>,
 }
@@ -132,6 +142,12 @@ impl Transfer {
         (bytes.sum(), geometry.size_bytes())
     }
 
+    /// Who gave its bytes, in this run of the agent.
+    #[must_use]
+    pub fn came_from(&self) -> CameFrom {
+        self.shared.state().came_from
+    }
+
     /// Whether all of it is here and proven.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -167,8 +183,16 @@ impl Shared {
     pub(super) fn new(reads: Reads, blob: BlobInfo, have: ChunkSet, complete: bool) -> Self {
         // What is here already, an agent that was killed may have given away.
         let given = !complete && have.iter().next().is_some();
-        let state = State { blob, have, complete, given, failed: None, origin_error: None };
+        let state =
+            State { blob, have, complete, given, came_from: CameFrom::default(), failed: None, origin_error: None };
         Self { reads, state: Mutex::new(state), changes: watch::Sender::new(0) }
+    }
+
+    /// Bytes have come. Readers have nothing to do about it before they are verified.
+    pub(super) fn came(&self, from: CameFrom) {
+        let came_from = &mut self.state().came_from;
+        came_from.peers += from.peers;
+        came_from.origin += from.origin;
     }
 
     /// A chunk is verified and kept.

@@ -28,7 +28,7 @@ impl Platform {
     }
 
     /// The first manifest for this platform. One that asks for no variant takes any.
-    pub(super) fn choose<'a>(&self, children: &'a [Child]) -> Option<&'a Child> {
+    pub(crate) fn choose<'a>(&self, children: &'a [Child]) -> Option<&'a Child> {
         children.iter().find(|child| {
             child.platform.as_ref().is_some_and(|found| {
                 (&found.os, &found.architecture) == (&self.0.os, &self.0.architecture)

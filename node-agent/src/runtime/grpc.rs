@@ -1,7 +1,7 @@
 //! Calls of one request and one answer over gRPC, on a unix socket: as much of it as containerd's API takes.
 //!
 //! State: one HTTP/2 connection and the task that drives it.
-//! Invariants: a call ends within [`ANSWER_WITHIN`]; an answer takes no more than [`MAX_ANSWER_BYTES`]. The task ends with the connection's
+//! Invariants: a call ends within [`ANSWER_WITHIN`], or the time that its caller gives it; an answer takes no more than [`MAX_ANSWER_BYTES`]. The task ends with the connection's
 //! last handle.
 //! Absent on purpose: streams, compression, TLS (the socket's permissions are what protects it), and connecting again.
 
@@ -45,8 +45,8 @@ pub(super) enum CallError {
     #[error("the connection fails: {0}")]
     Connection(#[from] hyper::Error),
     /// It takes too long.
-    #[error("no answer within {} s", ANSWER_WITHIN.as_secs())]
-    Late,
+    #[error("no answer within {} s", .0.as_secs())]
+    Late(Duration),
     /// It says no.
     #[error("status {code}: {message}")]
     Status {
@@ -77,7 +77,8 @@ impl Channel {
             let stream = UnixStream::connect(socket).await.map_err(CallError::Connect)?;
             http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(CallError::Connection)
         };
-        let (sender, connection) = timeout(ANSWER_WITHIN, connecting).await.map_err(|_| CallError::Late)??;
+        let (sender, connection) =
+            timeout(ANSWER_WITHIN, connecting).await.map_err(|_| CallError::Late(ANSWER_WITHIN))??;
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "the connection to the runtime ends");
@@ -98,7 +99,18 @@ impl Channel {
         headers: &HeaderMap,
         request: &impl Message,
     ) -> Result<Answer, CallError> {
-        timeout(ANSWER_WITHIN, self.answer(method, headers, request)).await.map_err(|_| CallError::Late)?
+        self.call_within(ANSWER_WITHIN, method, headers, request).await
+    }
+
+    /// The same, of a method that takes its time.
+    pub(super) async fn call_within<Answer: Message + Default>(
+        &self,
+        limit: Duration,
+        method: &'static str,
+        headers: &HeaderMap,
+        request: &impl Message,
+    ) -> Result<Answer, CallError> {
+        timeout(limit, self.answer(method, headers, request)).await.map_err(|_| CallError::Late(limit))?
     }
 
     async fn answer<Answer: Message + Default>(

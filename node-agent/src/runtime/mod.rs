@@ -4,16 +4,18 @@
 //!                 ┌── api.rs, grpc.rs: its socket ──┬── ingests.rs: those of a failed chain are aborted
 //!   containerd ───┤                                 │
 //!                 └── its content store, in place ──┴── offers.rs ──> exchange: claimed, linked, served
+//!                     images.rs: CRI, for what is to be pulled ahead
 //! ```
 //!
 //! State: the connection, which is made again for as long as the agent runs.
 //! Invariants: without the connection nothing is streamed to the runtime before its digest is proven: what a false chain gave it couldn't
 //! be aborted. What was offered before stays so meanwhile.
-//! Absent on purpose: pulling, images, and everything that would change more of containerd than an ingest. CRI-O has neither such a
+//! Absent on purpose: everything that would change more of containerd than an ingest or a pulled image. CRI-O has neither such a
 //! socket nor ingests that go on after a failure: beside it none is named.
 
 mod api;
 mod grpc;
+mod images;
 mod ingests;
 mod offers;
 
@@ -29,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::content::Policies;
 use crate::exchange::Exchange;
 use api::Api;
+pub(crate) use images::Images;
 use offers::Offers;
 
 /// A runtime that is restarted is back within seconds. Each try costs a system call.

@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use shoal_api::{Policy, read_swarms};
+use shoal_api::{Document, Policy};
 use shoal_tracker_server::{Authority, JoinToken};
 
 use crate::agent::StartError;
@@ -31,7 +30,7 @@ pub(super) struct SwarmFile {
 /// What it says.
 #[derive(Clone, Debug)]
 pub(super) struct Swarms {
-    pub(super) bytes: Bytes,
+    pub(super) document: Document,
     pub(super) policy: Arc<Policy>,
 }
 
@@ -55,14 +54,14 @@ impl SwarmFile {
         let text = fs::read_to_string(&self.path).map_err(failed())?;
         // One that is wrong isn't read again before it changes.
         self.seen = stamp(&file);
-        let swarms = read_swarms(&self.path.display().to_string(), &text)?;
+        let document = Document::read_file(&self.path.display().to_string(), &text)?;
         // The tracker answers for all nodes, whichever Swarm selects them.
-        let policy = Arc::new(Policy::compile(swarms.into_iter().map(Arc::new)));
+        let policy = Arc::new(Policy::compile(document.swarms().cloned()));
         for overruled in policy.overruled() {
             let (loser, winner) = (&overruled.loser, &overruled.winner);
             tracing::warn!(%loser, %winner, repositories = overruled.repositories, "two Swarms claim the same");
         }
-        Ok(Swarms { bytes: text.into(), policy })
+        Ok(Swarms { document, policy })
     }
 }
 

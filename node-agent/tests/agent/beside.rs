@@ -5,6 +5,7 @@ use std::time::Duration;
 use shoal_agent::agent::Agent;
 use shoal_agent::runtime::RuntimeConfig;
 use shoal_oci::testing::Image;
+use shoal_tracker_server::ArtifactState;
 use shoal_types::Digest;
 use tokio::time::Instant;
 
@@ -109,5 +110,32 @@ async fn a_socket_that_isnt_there_keeps_nobody_from_pulling() {
     for agent in &agents {
         world.pull(agent, &image).await;
     }
+    stop(agents).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_swarm_pushes_into_the_runtime_is_pulled_through_the_mirror() {
+    let Some(containerd) = Containerd::with_cri() else { return };
+    let world = World::new("", "").await;
+    let image = world.push(&[300_000, 5_000]);
+    let agents = [world.agent_beside("node-0", runtime(&containerd)).await, world.agent("node-1").await];
+    let (origin, mirror) = (world.origin.address(), agents[0].mirror_addr());
+    containerd.ask_first(origin, mirror);
+    let name = format!("{}/{}", world.origin.name(), repository());
+    world.say("", &format!("  artifacts:\n  - {{name: app, reference: \"{name}:v1\", pin: true}}\n"));
+    let of = |node: &str| world.report(node).and_then(|report| report.artifacts.first().cloned());
+    let pulled =
+        async || of("node-0").is_some_and(|is| is.state == ArtifactState::Complete && is.digest == image.digest);
+    until(&format!("the runtime has it: {}", containerd.log()), pulled).await;
+    let images = containerd.ctr(&["images", "ls", "-q"]);
+    for expected in [format!("{name}:v1"), format!("{name}@{}", image.digest)] {
+        assert!(images.lines().any(|line| line == expected), "{expected} in {images}");
+    }
+    let all = image.blob_bytes() + image.manifest.len() as u64;
+    let is = of("node-0").unwrap();
+    assert_eq!((is.done_bytes, is.total_bytes, is.from_origin), (all, all, all), "it came through the mirror");
+    assert!(world.copies(&image).await <= 1.1, "{}", world.copies(&image).await);
+    let says_why = async || of("node-1").is_some_and(|is| matches!(is.state, ArtifactState::Failed(_)));
+    until("the node without a runtime says so", says_why).await;
     stop(agents).await;
 }

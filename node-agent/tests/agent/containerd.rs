@@ -3,6 +3,7 @@
 //! State: its process. Invariants: nothing outside the directory is touched; the process is killed and awaited at the end, also of a test
 //! that fails. Absent on purpose: containers. What is tested is images, and nothing is run.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +23,10 @@ pub(crate) struct Containerd {
 impl Containerd {
     /// Starts one; none, and a loud word, where there is no containerd or no right to start it.
     pub(crate) fn start() -> Option<Self> {
+        Self::started(false)
+    }
+
+    fn started(cri: bool) -> Option<Self> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let version = Command::new("containerd").arg("--version").output();
         let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
@@ -35,7 +40,7 @@ impl Containerd {
         std::fs::create_dir_all(&dir).unwrap();
         let at = dir.display();
         let off = [
-            "grpc.v1.cri",
+            if cri { "snapshotter.v1.none" } else { "grpc.v1.cri" },
             "internal.v1.opt",
             "snapshotter.v1.aufs",
             "snapshotter.v1.btrfs",
@@ -48,13 +53,31 @@ impl Containerd {
         let config = format!(
             "version = 2\nroot = \"{at}/root\"\nstate = \"{at}/state\"\ndisabled_plugins = [{off}]\n\
              [grpc]\naddress = \"{at}/grpc.sock\"\n[ttrpc]\naddress = \"{at}/ttrpc.sock\"\n\
-             [plugins.\"io.containerd.gc.v1.scheduler\"]\nstartup_delay = \"1h\"\n"
+             [plugins.\"io.containerd.gc.v1.scheduler\"]\nstartup_delay = \"1h\"\n\
+             [plugins.\"io.containerd.grpc.v1.cri\"]\nrestrict_oom_score_adj = true\n\
+             [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"{at}/cni\"\nconf_dir = \"{at}/cni\"\n\
+             [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"{at}/certs\"\n"
         );
         std::fs::write(dir.join("config.toml"), config).unwrap();
         let child = Self::spawn(&dir);
         let started = Self { dir, child };
         started.await_answer();
         Some(started)
+    }
+
+    /// One that pulls through CRI as well.
+    #[allow(dead_code, reason = "the unit tests, which share this file, have no registry")]
+    pub(crate) fn with_cri() -> Option<Self> {
+        Self::started(true)
+    }
+
+    /// Has CRI's pulls of a plain-http registry go to a mirror first.
+    #[allow(dead_code, reason = "the unit tests, which share this file, have no registry")]
+    pub(crate) fn ask_first(&self, origin: SocketAddr, mirror: SocketAddr) {
+        let dir = self.dir.join("certs").join(origin.to_string());
+        let host = |address| format!("[host.\"http://{address}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+        let text = format!("server = \"http://{origin}\"\n{}{}", host(mirror), host(origin));
+        std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(dir.join("hosts.toml"), text)).unwrap();
     }
 
     fn spawn(dir: &Path) -> Child {

@@ -7,4 +7,5 @@ mod containerd;
 mod failures;
 mod policies;
 mod pulls;
+mod push;
 mod world;

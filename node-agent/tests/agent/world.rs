@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use shoal_agent::standalone::{StandaloneTracker, TrackerConfig};
 use shoal_oci::Repository;
 use shoal_oci::testing::{Access, Image, Options, Registry};
 use shoal_store::{Limits, Percent};
-use shoal_tracker_server::TrackerAddress;
+use shoal_tracker_server::{Report, TrackerAddress};
 use shoal_types::{Digest, Zone};
 use tokio::time::timeout;
 
@@ -50,6 +51,8 @@ impl Drop for Dir {
 pub(crate) struct World {
     pub(crate) dir: Dir,
     pub(crate) origin: Registry,
+    /// What an agent's store may hold.
+    pub(crate) quota_bytes: u64,
     tracker: Option<StandaloneTracker>,
     address: Option<TrackerAddress>,
 }
@@ -77,12 +80,23 @@ impl World {
 
     pub(crate) async fn without_tracker(access: Access, extra: &str, rest: &str) -> Self {
         let (dir, origin) = (Dir::new(), Registry::start(Options { access, ..Options::default() }).await.unwrap());
-        let (host, url) = (origin.name(), origin.url().as_str().trim_end_matches('/'));
+        let world = Self { dir, origin, quota_bytes: 1 << 30, tracker: None, address: None };
+        world.say(extra, rest);
+        world
+    }
+
+    /// Writes the Swarm's file, which the tracker reads again soon.
+    pub(crate) fn say(&self, extra: &str, rest: &str) {
+        let (host, url) = (self.origin.name(), self.origin.url().as_str().trim_end_matches('/'));
         let registries = format!("  registries:\n  - {{host: \"{host}\", endpoint: \"{url}\"{extra}}}\n");
         let swarm = "apiVersion: shoal.dev/v1alpha1\nkind: Swarm\nmetadata: {name: test}\nspec:\n";
-        let world = Self { dir, origin, tracker: None, address: None };
-        std::fs::write(world.swarm_file(), format!("{swarm}{registries}{rest}")).unwrap();
-        world
+        std::fs::write(self.swarm_file(), format!("{swarm}{registries}{rest}")).unwrap();
+    }
+
+    /// What a node has reported last, while it is there.
+    pub(crate) fn report(&self, node: &str) -> Option<Arc<Report>> {
+        let reports = self.tracker.as_ref()?.handle().reports();
+        reports.into_iter().find(|report| report.node.as_str() == node).map(|report| report.report)
     }
 
     pub(crate) fn push(&self, layers: &[u64]) -> Image {
@@ -122,7 +136,7 @@ impl World {
             admin_listen: loopback(0),
             upload_limit: None,
             download_limit: None,
-            limits: Limits { keep_free: Percent::ZERO, ..Limits::new(1 << 30) },
+            limits: Limits { keep_free: Percent::ZERO, ..Limits::new(self.quota_bytes) },
             plain_peers: false,
             default_registry: None,
             token: None,

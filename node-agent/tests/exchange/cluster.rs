@@ -150,7 +150,7 @@ struct NoNames;
 
 impl OriginResolver for NoNames {
     fn resolve<'a>(&'a self, _: &'a ImageName) -> BoxFuture<'a, Result<Resolved, ResolveError>> {
-        async { Err(ResolveError::NotFound) }.boxed()
+        async { Err(ResolveError::NotFound("nothing is here".to_owned())) }.boxed()
     }
 }
 
@@ -175,7 +175,7 @@ impl Cluster {
             replica: ReplicaName::new("t0").unwrap(),
             names: vec!["127.0.0.1".to_owned()],
             replicas: Vec::new(),
-            swarm: Bytes::new(),
+            swarm: Bytes::new().into(),
             authority,
             // On a busy machine a seed takes its time: whoever claims to have a blob is waited for as long as a test lasts.
             tracker: Config {

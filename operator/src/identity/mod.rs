@@ -24,7 +24,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use shoal_tracker_server::{Admitted, Identity, JoinRequest, Refused};
+use shoal_tracker_server::{Admitted, Identity, JoinRequest, Labels, Refused};
 use shoal_wire::{Contact, NodeName};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -104,6 +104,11 @@ impl Identity for ClusterIdentity {
         _source: IpAddr,
     ) -> BoxFuture<'a, Result<Admitted, Refused>> {
         async move { admitted(present.name().clone(), &*self.node(present.name())?, request) }.boxed()
+    }
+
+    fn labels<'a>(&'a self, present: &'a Contact) -> BoxFuture<'a, Result<Option<Labels>, Refused>> {
+        let node = self.node(present.name());
+        std::future::ready(node.map(|node| Some(node.metadata.labels.clone().unwrap_or_default()))).boxed()
     }
 }
 

@@ -1,0 +1,100 @@
+//! Content that is fetched ahead of any pull, by its digest: through the same exchange, and under the same rules, as what a runtime asks for.
+//!
+//! State: that of [`Shared`].
+//! Invariants: what is fetched ahead lies in the store when it has come; what may not be served isn't fetched, and nothing is passed through.
+//! Absent on purpose: which artifacts there are, and trying again (`push`).
+
+use shoal_oci::manifest::{Descriptor, Manifest as Contents};
+use shoal_oci::{ImageName, Reference};
+
+use super::manifests::source;
+use super::metrics::Fallback;
+use super::{Shared, SwarmContent, wait};
+use crate::exchange::{SourceKind, Transfer, Wanted};
+use crate::mirror::{Failure, Manifest, Reason};
+
+impl SwarmContent {
+    /// A manifest that is named by its digest, into the store: what it points to, and its size.
+    ///
+    /// # Errors
+    /// If it may not be had, or doesn't come.
+    pub(crate) async fn manifest_ahead(&self, name: &ImageName, priority: u32) -> Result<(Contents, u64), Failure> {
+        Box::pin(self.shared.manifest_ahead(name, priority)).await
+    }
+
+    /// A blob of such a manifest, into the store. When this returns, all of it is there.
+    ///
+    /// # Errors
+    /// If it may not be had, or doesn't come.
+    pub(crate) async fn blob_ahead(&self, name: &ImageName, blob: &Descriptor, priority: u32) -> Result<(), Failure> {
+        let shared = &self.shared;
+        shared.exchanged_course(name)?;
+        let (digest, size_bytes) = (blob.digest, blob.size_bytes);
+        let transfer = match shared.parts.exchange.stored(&digest) {
+            Some(transfer) => transfer,
+            None => {
+                shared
+                    .start_ahead(Wanted { digest, size_bytes, source: source(name, SourceKind::Blob), priority })
+                    .await?
+            }
+        };
+        if transfer.size_bytes() != size_bytes {
+            return Err(Failure::new(Reason::Corrupt).with_detail("the blob's size is contested"));
+        }
+        Ok(wait::completed(&transfer).await?)
+    }
+}
+
+impl Shared {
+    async fn manifest_ahead(&self, name: &ImageName, priority: u32) -> Result<(Contents, u64), Failure> {
+        let course = self.exchanged_course(name)?;
+        let stored = match &name.reference {
+            Reference::Digest(digest) => self.parts.exchange.stored(digest),
+            Reference::Tag(_) => None,
+        };
+        let transfer = match stored {
+            Some(transfer) => transfer,
+            None => {
+                let (meaning, readable_until) = self.resolve(name, &course).await?;
+                if course.verify_access && readable_until.is_none() {
+                    return Err(Failure::new(Reason::Denied));
+                }
+                if meaning.size_bytes > Manifest::MAX_BYTES as u64 {
+                    return Err(Failure::new(Reason::TooLarge));
+                }
+                let (digest, size_bytes) = (meaning.digest, meaning.size_bytes);
+                self.start_ahead(Wanted { digest, size_bytes, source: source(name, SourceKind::Manifest), priority })
+                    .await?
+            }
+        };
+        let bytes = wait::whole(&transfer).await?;
+        wait::completed(&transfer).await?;
+        let contents = Contents::parse(&bytes).map_err(|_| Failure::new(Reason::TooLarge))?;
+        Ok((contents, bytes.len() as u64))
+    }
+
+    /// What is to be done with content that nodes exchange and keep.
+    fn exchanged_course(&self, name: &ImageName) -> Result<super::policy::Course, Failure> {
+        let course = self.course(&name.registry, &name.repository)?;
+        if course.origin_only {
+            return Err(
+                Failure::new(Reason::Withheld).with_detail("OriginOnly by mode or rule: nodes keep nothing of it")
+            );
+        }
+        Ok(course)
+    }
+
+    async fn start_ahead(&self, wanted: Wanted) -> Result<Transfer, Failure> {
+        let nobody = "there is neither a tracker nor another node to exchange with";
+        if !self.parts.exchange.is_ready() {
+            return Err(Failure::new(Reason::Unavailable).with_detail(nobody));
+        }
+        self.start(wanted).await.map_err(|fallback| {
+            let why = match fallback {
+                Fallback::NoTracker => nobody,
+                _ => "there is no room to store it, or too much is being exchanged: raise --quota, or unpin something",
+            };
+            Failure::new(Reason::Unavailable).with_detail(why)
+        })
+    }
+}
