@@ -23,8 +23,11 @@ const VERSION_BYTES: usize = 16;
 #[derive(Clone)]
 pub struct SwarmSource {
     version: Arc<str>,
-    write: Arc<dyn Fn(Option<&Labels>) -> Bytes + Send + Sync>,
+    write: Arc<Write>,
 }
+
+/// Gives a node's document by its labels.
+type Write = dyn Fn(Option<&Labels>) -> Bytes + Send + Sync;
 
 /// The Swarm's document of one node, and its version.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -91,9 +91,8 @@ pub(super) async fn completed(transfer: &Transfer) -> Result<(), Trouble> {
     let (mut moved_at, mut moved) = (Instant::now(), transfer.progress().0);
     let mut completed = std::pin::pin!(transfer.completed());
     loop {
-        match timeout(LOOK_EVERY, completed.as_mut()).await {
-            Ok(ended) => return ended.map_err(Trouble::Failed),
-            Err(_) => {}
+        if let Ok(ended) = timeout(LOOK_EVERY, completed.as_mut()).await {
+            return ended.map_err(Trouble::Failed);
         }
         let (now, verified) = (Instant::now(), transfer.progress().0);
         if verified != moved {

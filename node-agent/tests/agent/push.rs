@@ -37,7 +37,7 @@ async fn complete_on(world: &World, names: &[&str], image: &Image) {
         artifact(world, name).is_some_and(|is| is.state == ArtifactState::Complete && is.digest == image.digest)
     };
     let limit = Instant::now() + LONG;
-    while !names.iter().all(|name| is_complete(name)) {
+    while !names.iter().all(&is_complete) {
         let reported: Vec<_> = names.iter().map(|name| artifact(world, name)).collect();
         assert!(Instant::now() < limit, "all report {} complete: {reported:?}", image.digest);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
