@@ -178,7 +178,7 @@ impl Agent {
         let (client, events) = TrackerClient::start(client, stop_client.clone()).await?;
         let seed = seed(&config.name);
         let policies = Policies::new(swarms.subscribe());
-        let origins = Arc::new(OriginPool::new(policies.clone(), seed));
+        let origins = Arc::new(OriginPool::new(policies.clone(), client.clone(), seed));
         let exchange = ExchangeConfig {
             engine: engine::config(swarms.transfer()),
             name: config.name.clone(),

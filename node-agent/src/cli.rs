@@ -132,6 +132,9 @@ pub(crate) struct RunArgs {
     /// Where the embedded tracker listens.
     #[arg(long, env = "SHOAL_TRACKER_LISTEN", default_value_t = TRACKER, value_name = "IP:PORT")]
     pub(crate) tracker_listen: SocketAddr,
+    /// The embedded tracker's file with the credentials of private registries, a dockerconfigjson.
+    #[arg(long, env = "SHOAL_REGISTRY_CREDENTIALS", requires = "embedded_tracker", value_name = "FILE")]
+    pub(crate) registry_credentials: Option<PathBuf>,
     /// A name or address under which agents reach the embedded tracker. Several may be given; they are told the first one.
     #[arg(long, env = "SHOAL_TRACKER_NAME", value_delimiter = ',', value_name = "HOST_OR_IP")]
     pub(crate) tracker_name: Vec<String>,
@@ -154,6 +157,10 @@ pub(crate) struct TrackerArgs {
     /// The file with the join token; it is made if it isn't there. Agents need a copy.
     #[arg(long, env = "SHOAL_JOIN_TOKEN_FILE", value_name = "FILE")]
     pub(crate) join_token_file: PathBuf,
+    /// The file with the credentials of private registries, a dockerconfigjson. It is read again when it changes. Only the tracker
+    /// needs it: a node that fetches a private blob for all gets what it takes from the tracker.
+    #[arg(long, env = "SHOAL_REGISTRY_CREDENTIALS", value_name = "FILE")]
+    pub(crate) registry_credentials: Option<PathBuf>,
     /// Where metrics and probes are; nowhere if it isn't given.
     #[arg(long, env = "SHOAL_ADMIN_LISTEN", value_name = "IP:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,

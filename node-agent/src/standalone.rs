@@ -1,7 +1,7 @@
 //! The tracker outside of Kubernetes: its Swarm is a file, its nodes join with a token, its CA lies in a directory.
 //!
-//! State: the server's task, the one that looks at the Swarm's file, and the one that looks its artifacts' tags up.
-//! Invariants: a Swarm file that has become wrong changes nothing but the log.
+//! State: the server's task, the one that looks at the files, and the one that looks its artifacts' tags up.
+//! Invariants: a Swarm file, or one with credentials, that has become wrong changes nothing but the log.
 //! Absent on purpose: replicas. One tracker is enough for hosts without a cluster: agents go on without it.
 
 mod artifacts;
@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::registry::Registry;
-use shoal_api::Document;
-use shoal_origins::{Clients, SwarmResolver, source};
+use shoal_api::{Decision, Document};
+use shoal_oci::{Credentials, Registry};
+use shoal_origins::{Clients, CredentialSource, DockerConfig, NoCredentials, SwarmResolver, source};
 use shoal_tracker::ReplicaName;
 use shoal_tracker_server::{
     Authority, Handle, JoinTokens, Metrics, Server, ServerConfig, ServerLimits, TrackerAddress,
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::StartError;
 use artifacts::Resolving;
-use files::{SwarmFile, Swarms};
+use files::{CredentialsFile, SwarmFile, Swarms};
 
 /// How often the Swarm's file is looked at, for those who don't send SIGHUP.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -44,6 +44,8 @@ pub struct TrackerConfig {
     pub data_dir: PathBuf,
     /// The join tokens' file; made if it isn't there.
     pub join_token_file: PathBuf,
+    /// The file with the registries' credentials, a dockerconfigjson: what all Swarms' secrets are here.
+    pub registry_credentials: Option<PathBuf>,
 }
 
 /// A tracker that runs.
@@ -62,8 +64,11 @@ impl StandaloneTracker {
     ///
     /// # Errors
     /// One line that says what can't be had.
-    pub async fn start(config: TrackerConfig, metrics: &mut Registry) -> Result<Self, StartError> {
-        let TrackerConfig { swarm_file, listen, names, data_dir, join_token_file } = config;
+    pub async fn start(
+        config: TrackerConfig,
+        metrics: &mut prometheus_client::registry::Registry,
+    ) -> Result<Self, StartError> {
+        let TrackerConfig { swarm_file, listen, names, data_dir, join_token_file, registry_credentials } = config;
         if names.is_empty() && listen.ip().is_unspecified() {
             let what = "a tracker that listens at all addresses needs the name under which agents reach it";
             return Err(StartError::Setting(format!("{what}: a host name or an address")));
@@ -75,14 +80,23 @@ impl StandaloneTracker {
             std::fs::create_dir_all(&ca_dir).map_err(StartError::file(&ca_dir, "creating the CA's directory"))?;
             let authority = Authority::load_or_create(&ca_dir)?;
             files::ensure_token(&token_file, &authority)?;
-            Ok((file, swarms, authority, JoinTokens::file(&token_file)?))
+            let tokens = JoinTokens::file(&token_file)?;
+            let credentials = registry_credentials.map(CredentialsFile::open).transpose()?;
+            Ok((file, swarms, authority, tokens, credentials))
         });
-        let (file, swarms, authority, tokens) = match prepared.await {
+        let (file, swarms, authority, tokens, credentials) = match prepared.await {
             Ok(prepared) => prepared?,
             Err(ended) => return Err(StartError::Setting(format!("the tracker's start was broken off: {ended}"))),
         };
         let (policy, current) = watch::channel(swarms.policy);
-        let resolver = SwarmResolver::new(current, Clients::new(u64::from(std::process::id())));
+        let (credentials, known): (_, Arc<dyn CredentialSource>) = match credentials {
+            Some((file, read)) => {
+                let (known, current) = watch::channel(read);
+                (Some((file, known)), Arc::new(FileCredentials(current)))
+            }
+            None => (None, Arc::new(NoCredentials)),
+        };
+        let resolver = SwarmResolver::new(current, known, Clients::new(u64::from(std::process::id())));
         let counters = Metrics::default();
         counters.register(metrics);
         let server = ServerConfig {
@@ -106,7 +120,7 @@ impl StandaloneTracker {
         let server = tokio::spawn(server.run(stop.clone()));
         let (documents, document) = watch::channel(swarms.document);
         let resolving = tokio::spawn(Resolving::new(handle.clone()).run(document, stop.clone()));
-        let watching = tokio::spawn(watch_file(file, documents, policy, stop.clone()));
+        let watching = tokio::spawn(watch_files((file, documents, policy), credentials, stop.clone()));
         Ok(Self { local_addr, address, handle, server, watching, resolving, stop })
     }
 
@@ -145,11 +159,20 @@ impl StandaloneTracker {
     }
 }
 
-/// Reads the file again when it changes, or when SIGHUP says so.
-async fn watch_file(
-    mut file: SwarmFile,
-    documents: watch::Sender<Document>,
-    policy: watch::Sender<Arc<shoal_api::Policy>>,
+/// The file's credentials are those of every Swarm: outside of Kubernetes there are no Secrets that one could name.
+#[derive(Debug)]
+struct FileCredentials(watch::Receiver<DockerConfig>);
+
+impl CredentialSource for FileCredentials {
+    fn credentials(&self, registry: &Registry, _: &Decision) -> Option<Credentials> {
+        self.0.borrow().get(registry).cloned()
+    }
+}
+
+/// Reads the files again when they change, or when SIGHUP says so.
+async fn watch_files(
+    (mut file, documents, policy): (SwarmFile, watch::Sender<Document>, watch::Sender<Arc<shoal_api::Policy>>),
+    mut credentials: Option<(CredentialsFile, watch::Sender<DockerConfig>)>,
     stop: CancellationToken,
 ) {
     let mut hangup = match signal(SignalKind::hangup()) {
@@ -173,10 +196,20 @@ async fn watch_file(
         };
         let looked = tokio::task::spawn_blocking(move || {
             let read = (forced || file.has_changed()).then(|| file.read());
-            (file, read)
+            if let Some((file, known)) = &mut credentials {
+                match (forced || file.has_changed()).then(|| file.read()) {
+                    None => {}
+                    Some(Ok(read)) => {
+                        known.send_replace(read);
+                        tracing::info!("the registries' credentials were read again");
+                    }
+                    Some(Err(error)) => tracing::error!(%error, "the credentials can't be used: the old ones hold"),
+                }
+            }
+            (file, credentials, read)
         });
-        let Ok((looked_at, read)) = looked.await else { return };
-        file = looked_at;
+        let Ok((looked_at, known, read)) = looked.await else { return };
+        (file, credentials) = (looked_at, known);
         match read {
             None => {}
             Some(Ok(Swarms { document, policy: new })) => {

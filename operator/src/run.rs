@@ -19,7 +19,7 @@ use kube::runtime::watcher::Config;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use shoal_api::kube::Swarm;
-use shoal_origins::{Clients, SwarmResolver, source};
+use shoal_origins::{Clients, NoCredentials, SwarmResolver, source};
 use shoal_telemetry::{Admin, Condition, Readiness};
 use shoal_tracker::ReplicaName;
 use shoal_tracker_server::{Handle, Metrics, Replica, Server, ServerConfig, ServerLimits, TrackerAddress};
@@ -265,7 +265,7 @@ impl Starting {
         let (all, names) = (swarms.all(), config.names());
         let Swarms { document, policy, .. } = Swarms::of(all.iter().map(AsRef::as_ref));
         let (tell_policy, policy) = watch::channel(policy);
-        let resolver = SwarmResolver::new(policy, Clients::new(u64::from(std::process::id())));
+        let resolver = SwarmResolver::new(policy, Arc::new(NoCredentials), Clients::new(u64::from(std::process::id())));
         let expected = Expected::new(config.audience, &config.namespace, &config.agent_service_account);
         let server = ServerConfig {
             listen: config.tracker_listen,

@@ -29,5 +29,4 @@ pub mod testing;
 
 pub use error_body::ErrorBody;
 pub use names::{ImageName, NameError, Reference, Registry, Repository, Tag};
-/// How a client proves itself to a registry.
-pub use oci_client::secrets::RegistryAuth;
+pub use origin::Credentials;

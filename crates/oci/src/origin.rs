@@ -26,7 +26,7 @@ use url::Url;
 
 pub use self::auth::{NoToken, PullToken};
 pub use self::blob::BlobStream;
-pub use self::config::{ConfigError, ProxyConfig, RegistryConfig, Timeouts};
+pub use self::config::{ConfigError, Credentials, ProxyConfig, RegistryConfig, Timeouts};
 pub use self::error::{Cause, Lie, OriginError};
 
 use self::auth::Auth;

@@ -1,25 +1,39 @@
 //! What names mean, asked of the origins for all nodes at once.
 //!
+//! ```text
+//!   VerifyAtOrigin ── anonymously ──> Readable
+//!                         └─ refused ── with credentials ──> Denied: it exists, and isn't for everyone
+//!   Public ────────── anonymously ──> Readable
+//!   Shared ────────── with credentials ──> Unknown
+//! ```
+//!
 //! State: the policy that holds now, behind a `watch`, and the clients.
-//! Invariants: only what a Swarm answers for is asked for; anonymously, so what is found is readable for everyone.
+//! Invariants: only what a Swarm answers for is asked for. What is called readable was read anonymously.
 //! Absent on purpose: caching and coalescing: the tracker's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use shoal_api::{Decision, Mode, Policy, RegistryHost};
-use shoal_oci::origin::{Cause, OriginError};
-use shoal_oci::{Reference, Registry, Repository};
-use shoal_tracker_server::{Anonymous, ImageName, OriginResolver, OutagePolicy, ResolveError, ResolvePolicy, Resolved};
+use shoal_api::{Access, Decision, Mode, Policy, RegistryHost};
+use shoal_oci::origin::{Cause, Origin, OriginError};
+use shoal_oci::{Credentials, Reference, Registry, Repository};
+use shoal_tracker_server::{
+    Anonymous, ImageName, OriginResolver, OutagePolicy, PullSecret, ResolveError, ResolvePolicy, Resolved, SecretKind,
+};
 use tokio::sync::watch;
 
-use crate::Clients;
+use crate::{Clients, CredentialSource};
+
+/// What doesn't expire is asked for again after this time: when it is taken back, nodes follow.
+const PASSWORD_HOLDS: Duration = Duration::from_secs(300);
 
 /// Asks the origins that the policy names.
 #[derive(Debug)]
 pub struct SwarmResolver {
     policy: watch::Receiver<Arc<Policy>>,
+    credentials: Arc<dyn CredentialSource>,
     clients: Clients,
 }
 
@@ -34,8 +48,12 @@ struct Allowed {
 impl SwarmResolver {
     /// One that follows this policy. It is all nodes': a tracker answers for each of them, whichever Swarm selects it.
     #[must_use]
-    pub const fn new(policy: watch::Receiver<Arc<Policy>>, clients: Clients) -> Self {
-        Self { policy, clients }
+    pub const fn new(
+        policy: watch::Receiver<Arc<Policy>>,
+        credentials: Arc<dyn CredentialSource>,
+        clients: Clients,
+    ) -> Self {
+        Self { policy, credentials, clients }
     }
 
     fn allowed(&self, name: &ImageName) -> Result<Allowed, ResolveError> {
@@ -54,22 +72,81 @@ impl SwarmResolver {
     }
 
     async fn ask(&self, name: &ImageName) -> Result<Resolved, ResolveError> {
-        let Allowed { registry, repository, reference, decision } = self.allowed(name)?;
-        let client = self.clients.client(&registry, &decision);
-        let origin = client.map_err(|error| ResolveError::NotAllowed(error.to_string()))?;
-        let head = origin.head_manifest(&repository, &reference).await.map_err(|error| failure_of(&error))?;
-        Ok(Resolved {
-            digest: head.digest,
-            media_type: head.media_type,
-            size_bytes: head.size_bytes,
-            anonymous: Anonymous::Readable,
-        })
+        let allowed = self.allowed(name)?;
+        let credentials = self.credentials.credentials(&allowed.registry, &allowed.decision);
+        match (allowed.decision.access(), credentials) {
+            (Access::Shared, Some(credentials)) => self.head(&allowed, credentials, Anonymous::Unknown).await,
+            (Access::Shared, None) => {
+                Err(ResolveError::Denied("it is Shared, and there are no credentials for the registry".to_owned()))
+            }
+            // That nothing there is private isn't leave to show what is.
+            (Access::Public, _) => self.head(&allowed, Credentials::Anonymous, Anonymous::Readable).await,
+            (Access::VerifyAtOrigin, credentials) => {
+                let answer = self.head(&allowed, Credentials::Anonymous, Anonymous::Readable).await;
+                match (answer, credentials) {
+                    // Some registries say of what they don't show that it isn't there.
+                    (Err(refusal @ (ResolveError::Denied(_) | ResolveError::NotFound(_))), Some(credentials)) => {
+                        let private = self.head(&allowed, credentials, Anonymous::Denied).await;
+                        private.map_err(|error| match error {
+                            // What the credentials don't open either is what it is to everyone.
+                            ResolveError::Denied(_) | ResolveError::NotFound(_) => refusal,
+                            error => error,
+                        })
+                    }
+                    (answer, _) => answer,
+                }
+            }
+        }
+    }
+
+    async fn head(
+        &self,
+        allowed: &Allowed,
+        credentials: Credentials,
+        anonymous: Anonymous,
+    ) -> Result<Resolved, ResolveError> {
+        let origin = self.client(allowed, credentials)?;
+        let head = origin.head_manifest(&allowed.repository, &allowed.reference).await;
+        let head = head.map_err(|error| failure_of(&error))?;
+        Ok(Resolved { digest: head.digest, media_type: head.media_type, size_bytes: head.size_bytes, anonymous })
+    }
+
+    fn client(&self, allowed: &Allowed, credentials: Credentials) -> Result<Origin, ResolveError> {
+        let client = self.clients.client_with(&allowed.registry, &allowed.decision, credentials);
+        client.map_err(|error| ResolveError::NotAllowed(error.to_string()))
+    }
+
+    /// What a lead is handed: a token for this repository alone, where the registry gives such.
+    async fn secret(&self, name: &ImageName) -> Result<Option<PullSecret>, ResolveError> {
+        let allowed = self.allowed(name)?;
+        if allowed.decision.mode == Mode::OriginOnly || allowed.decision.access() == Access::Public {
+            return Err(ResolveError::NotAllowed("its Swarm lets nobody fetch it with credentials".to_owned()));
+        }
+        let Some(credentials) = self.credentials.credentials(&allowed.registry, &allowed.decision) else {
+            return Ok(None);
+        };
+        let (user, password) = match credentials.clone() {
+            Credentials::Anonymous => return Ok(None),
+            Credentials::Bearer(token) => {
+                return Ok(Some(PullSecret { kind: SecretKind::Token(token), holds: PASSWORD_HOLDS }));
+            }
+            Credentials::Basic(user, password) => (user, password),
+        };
+        let token = self.client(&allowed, credentials)?.pull_token(&allowed.repository).await;
+        Ok(Some(match token.map_err(|error| failure_of(&error))? {
+            Some(token) => PullSecret { kind: SecretKind::Token(token.secret().to_owned()), holds: token.holds() },
+            None => PullSecret { kind: SecretKind::Password(user, password), holds: PASSWORD_HOLDS },
+        }))
     }
 }
 
 impl OriginResolver for SwarmResolver {
     fn resolve<'a>(&'a self, name: &'a ImageName) -> BoxFuture<'a, Result<Resolved, ResolveError>> {
         self.ask(name).boxed()
+    }
+
+    fn pull_secret<'a>(&'a self, name: &'a ImageName) -> BoxFuture<'a, Result<Option<PullSecret>, ResolveError>> {
+        self.secret(name).boxed()
     }
 
     fn policy(&self, name: &ImageName) -> ResolvePolicy {

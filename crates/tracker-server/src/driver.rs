@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use shoal_tracker::{Tracker, TrackerStatus};
-use shoal_types::{NodeId, Time, Zone};
+use shoal_types::{Digest, NodeId, Time, Zone};
 use shoal_wire::codec::MAX_CONTACTS;
 use shoal_wire::{Accepted, Announce, AnnounceOutcome, AnnounceReply, Contact, Directive, LeaseState, Notice, Refusal};
 use tokio::sync::{mpsc, oneshot};
@@ -64,6 +64,12 @@ pub(crate) enum Command {
         node: NodeId,
         want: usize,
         answer: oneshot::Sender<Vec<Contact>>,
+    },
+    /// Whether a node holds a lease of a blob.
+    MayFetch {
+        node: NodeId,
+        digest: Digest,
+        answer: oneshot::Sender<bool>,
     },
     Snapshot {
         blobs: usize,
@@ -187,6 +193,9 @@ impl Driver {
             Command::Members { node, want, answer } => {
                 let members = self.tracker.members(node, want);
                 let _ = answer.send(self.directory.contacts(members.into_iter().map(|member| member.node)));
+            }
+            Command::MayFetch { node, digest, answer } => {
+                let _ = answer.send(self.tracker.may_fetch(node, &digest));
             }
             Command::Snapshot { blobs, banned, answer } => {
                 let _ = answer.send(self.tracker.snapshot(now, blobs, banned));

@@ -29,6 +29,7 @@ mod identity;
 mod limits;
 mod metrics;
 mod protocol;
+mod pull_secret;
 mod record;
 mod report;
 mod resolve;
@@ -51,6 +52,7 @@ pub use identity::{Admitted, Identity, JoinRequest, JoinToken, JoinTokens, Refus
 pub use limits::ServerLimits;
 pub use metrics::Metrics;
 pub use protocol::{Replica, TrackerAddress, TrackerAddressError};
+pub use pull_secret::{PullSecret, SecretKind};
 pub use record::{Anonymous, Record, RecordError, SignedRecord, VerifiedRecord};
 pub use report::{
     ArtifactReport, ArtifactState, MAX_ARTIFACTS, MAX_REASON_BYTES, MAX_REPORT_BYTES, NodeReport, Report, TrafficReport,

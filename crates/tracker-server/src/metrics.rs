@@ -19,6 +19,7 @@ pub struct Metrics {
     requests: Family<Request, Counter>,
     joins: Family<Outcome, Counter>,
     resolutions: Family<Outcome, Counter>,
+    pull_secrets: Family<Outcome, Counter>,
     pub(crate) origin_requests: Counter,
     pub(crate) forged_links: Counter,
     pub(crate) slow_streams: Counter,
@@ -51,6 +52,8 @@ impl Metrics {
         tracker.register("requests", "Answers, by route and status", self.requests.clone());
         tracker.register("joins", "Nodes that asked for a certificate", self.joins.clone());
         tracker.register("resolutions", "Names that were asked for", self.resolutions.clone());
+        let secrets = self.pull_secrets.clone();
+        tracker.register("pull_secrets", "Leads that asked for what it takes to pull", secrets);
         tracker.register("origin_requests", "Names for which an origin was asked", self.origin_requests.clone());
         tracker.register("forged_links", "Links whose signature isn't the announcer's", self.forged_links.clone());
         tracker.register("slow_streams", "Streams of events closed because nobody read", self.slow_streams.clone());
@@ -66,6 +69,10 @@ impl Metrics {
 
     pub(crate) fn join(&self, outcome: &'static str) {
         self.joins.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn pull_secret(&self, outcome: &'static str) {
+        self.pull_secrets.get_or_create(&Outcome { outcome }).inc();
     }
 
     pub(crate) fn resolution(&self, outcome: &'static str) {

@@ -28,6 +28,7 @@ pub(crate) const MEMBERS: &str = "/v1/members";
 pub(crate) const CONTACTS: &str = "/v1/contacts";
 pub(crate) const KEYS: &str = "/v1/keys";
 pub(crate) const RESOLVE: &str = "/v1/resolve";
+pub(crate) const PULL_SECRET: &str = "/v1/pull-secret";
 pub(crate) const SWARM: &str = "/v1/swarm";
 pub(crate) const STATUS: &str = "/v1/status";
 pub(crate) const REPORT: &str = "/v1/report";
@@ -236,6 +237,14 @@ pub(crate) struct ResolveBody {
     pub(crate) registry: String,
     pub(crate) repository: String,
     pub(crate) reference: String,
+}
+
+/// The blob for whose sake a node asks, as its lead.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PullSecretQuestion {
+    pub(crate) registry: String,
+    pub(crate) repository: String,
+    pub(crate) digest: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

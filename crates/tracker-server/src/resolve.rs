@@ -23,12 +23,13 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::BoxFuture;
 use shoal_types::Digest;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::credentials::Credentials;
 use crate::metrics::Metrics;
+use crate::pull_secret::PullSecret;
 use crate::record::{Anonymous, Record, SignedJson};
 
 /// A manifest's name: registry, repository, and a tag or digest.
@@ -153,8 +154,14 @@ impl ResolveError {
 
 /// Asks origins.
 pub trait OriginResolver: Send + Sync + 'static {
-    /// Asks the origin about a name, without credentials where the registry's `access` is `VerifyAtOrigin`.
+    /// Asks the origin about a name: who may read it is what it says without credentials, where the registry's `access` is
+    /// `VerifyAtOrigin`.
     fn resolve<'a>(&'a self, name: &'a ImageName) -> BoxFuture<'a, Result<Resolved, ResolveError>>;
+
+    /// What lets the lead of this blob read its repository; none, where there are no credentials for its registry.
+    fn pull_secret<'a>(&'a self, _name: &'a ImageName) -> BoxFuture<'a, Result<Option<PullSecret>, ResolveError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// What holds for this name; the defaults, if nothing else does.
     fn policy(&self, _name: &ImageName) -> ResolvePolicy {
@@ -282,6 +289,20 @@ impl Resolver {
         last.map(|(resolved, _)| resolved.clone()).ok_or(ResolveError::Overloaded)
     }
 
+    /// What lets a blob's lead read its repository.
+    pub(crate) async fn pull_secret(&self, name: &ImageName) -> Result<Option<PullSecret>, ResolveError> {
+        let secret = match self.asking.acquire().await {
+            Ok(_place) => timeout(ANSWER_WITHIN, self.origin.pull_secret(name)).await.unwrap_or_else(|_| Err(silent())),
+            Err(_) => Err(ResolveError::Overloaded),
+        };
+        self.metrics.pull_secret(match &secret {
+            Ok(Some(_)) => "handed",
+            Ok(None) => "none",
+            Err(_) => "failed",
+        });
+        secret
+    }
+
     /// The verdict that holds, or the question whose answer will be one.
     fn look_up(&self, name: &ImageName) -> Result<Verdict, watch::Receiver<Option<Verdict>>> {
         let now = Instant::now();
@@ -324,7 +345,7 @@ impl Resolver {
             }
         }
         self.metrics.origin_requests.inc();
-        match tokio::time::timeout(ANSWER_WITHIN, self.origin.resolve(name)).await {
+        match timeout(ANSWER_WITHIN, self.origin.resolve(name)).await {
             Ok(Ok(resolved)) if resolved.media_type.len() > MAX_MEDIA_TYPE => {
                 Err(ResolveError::Unreachable("it names an endless media type".to_owned()))
             }
@@ -332,7 +353,7 @@ impl Resolver {
                 Err(ResolveError::Unreachable("it answers with another digest".to_owned()))
             }
             Ok(answer) => answer,
-            Err(_) => Err(ResolveError::Unreachable(format!("no answer within {} s", ANSWER_WITHIN.as_secs()))),
+            Err(_) => Err(silent()),
         }
     }
 
@@ -391,6 +412,10 @@ impl Resolver {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().expect("no code panics with the table in hand")
     }
+}
+
+fn silent() -> ResolveError {
+    ResolveError::Unreachable(format!("no answer within {} s", ANSWER_WITHIN.as_secs()))
 }
 
 impl Table {

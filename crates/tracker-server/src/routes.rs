@@ -25,8 +25,9 @@ use crate::driver::{Command, SLICE};
 use crate::identity::{Admitted, Refused};
 use crate::protocol::{
     self, ContactList, ContactText, ErrorBody, JoinBody, JoinReply, KeyList, MAX_ANNOUNCES, MAX_ASKED, MAX_MEMBERS,
-    ReplicaList, ResolveBody, VERSION_HEADER,
+    PullSecretQuestion, ReplicaList, ResolveBody, VERSION_HEADER,
 };
+use crate::pull_secret::PullSecretBody;
 use crate::report::{MAX_REPORT_BYTES, NodeReport, Report, ReportError};
 use crate::resolve::{ImageName, ResolveError};
 use crate::server::{NodePeer, Peer, Shared};
@@ -73,6 +74,25 @@ impl Failure {
     }
 }
 
+impl From<ResolveError> for Failure {
+    fn from(error: ResolveError) -> Self {
+        let (status, kind) = match &error {
+            ResolveError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
+            ResolveError::Denied(_) => (StatusCode::FORBIDDEN, "denied"),
+            ResolveError::NotAllowed(_) => (StatusCode::FORBIDDEN, "not_allowed"),
+            ResolveError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "origin_busy"),
+            ResolveError::Unreachable(_) => (StatusCode::BAD_GATEWAY, "origin_unreachable"),
+            ResolveError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        };
+        let retry_after = match &error {
+            ResolveError::Busy { retry_after } => Some(*retry_after),
+            ResolveError::Overloaded => Some(Duration::from_secs(1)),
+            _ => None,
+        };
+        Self { retry_after, ..Self::new(status, kind, error.words()) }
+    }
+}
+
 impl From<crate::driver::Stopping> for Failure {
     fn from(stopping: crate::driver::Stopping) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", stopping.to_string())
@@ -101,7 +121,7 @@ pub fn routes() -> impl Iterator<Item = (&'static Method, &'static str)> {
     ROUTES.iter().map(|(method, path)| (method, *path))
 }
 
-static ROUTES: [(Method, &str); 13] = [
+static ROUTES: [(Method, &str); 14] = [
     (Method::GET, protocol::HEALTH),
     (Method::GET, protocol::CA),
     (Method::POST, protocol::JOIN),
@@ -112,6 +132,7 @@ static ROUTES: [(Method, &str); 13] = [
     (Method::GET, protocol::CONTACTS),
     (Method::GET, protocol::KEYS),
     (Method::POST, protocol::RESOLVE),
+    (Method::POST, protocol::PULL_SECRET),
     (Method::GET, protocol::SWARM),
     (Method::POST, protocol::REPORT),
     (Method::GET, protocol::REPLICAS),
@@ -151,6 +172,7 @@ async fn dispatch(
                 }
                 protocol::REPLICAS => Ok(json(&ReplicaList { replicas: shared.replicas.borrow().to_vec() })),
                 protocol::RESOLVE => resolve(shared, request).await,
+                protocol::PULL_SECRET => pull_secret(shared, node, request).await,
                 protocol::REPORT => report(shared, node, request).await,
                 _ => swarm(shared, node, &request).await,
             }
@@ -351,23 +373,33 @@ async fn resolve(shared: &Shared, request: Request<Incoming>) -> Result<Response
     let name = ImageName::new(&body.registry, &body.repository, &body.reference);
     let name = name.map_err(|error| malformed(error.to_string()))?;
     drop(memory);
-    let record = shared.resolver.ask(&name).await.map_err(|error| {
-        let (status, kind) = match &error {
-            ResolveError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
-            ResolveError::Denied(_) => (StatusCode::FORBIDDEN, "denied"),
-            ResolveError::NotAllowed(_) => (StatusCode::FORBIDDEN, "not_allowed"),
-            ResolveError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "origin_busy"),
-            ResolveError::Unreachable(_) => (StatusCode::BAD_GATEWAY, "origin_unreachable"),
-            ResolveError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
-        };
-        let retry_after = match &error {
-            ResolveError::Busy { retry_after } => Some(*retry_after),
-            ResolveError::Overloaded => Some(Duration::from_secs(1)),
-            _ => None,
-        };
-        Failure { retry_after, ..Failure::new(status, kind, error.words()) }
-    })?;
+    let record = shared.resolver.ask(&name).await?;
     Ok(respond(StatusCode::OK, "application/json", record.0))
+}
+
+/// What it takes to fetch a private blob, for the node that holds its lease.
+async fn pull_secret(
+    shared: &Shared,
+    node: &NodePeer,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Failure> {
+    let (body, memory) = read(shared, request, MAX_RESOLVE_BYTES).await?;
+    let malformed = |message: String| Failure::new(StatusCode::BAD_REQUEST, "malformed", message);
+    let body: PullSecretQuestion = serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))?;
+    let name = ImageName::new(&body.registry, &body.repository, &body.digest);
+    let name = name.map_err(|error| malformed(error.to_string()))?;
+    let digest = name.digest().ok_or_else(|| malformed("a blob is named by its digest".to_owned()))?;
+    drop(memory);
+    let id = node.certificate.node();
+    if !shared.commands.ask(|answer| Command::MayFetch { node: id, digest, answer }).await? {
+        let message = "only who holds a blob's lease gets what it takes to fetch it";
+        return Err(Failure::new(StatusCode::FORBIDDEN, "no_lease", message));
+    }
+    let Some(secret) = shared.resolver.pull_secret(&name).await? else {
+        return Err(Failure::new(StatusCode::NOT_FOUND, "no_secret", "no Swarm has credentials for this registry"));
+    };
+    tracing::info!(node = %node.certificate.contact.name(), registry = name.registry(), repository = name.repository(), ?secret, "a lead is handed what it takes to pull");
+    Ok(json(&PullSecretBody::from(secret)))
 }
 
 /// The node's document; nothing, if it has that version already.

@@ -11,7 +11,7 @@
 
 use std::cmp::Reverse;
 
-use shoal_types::{ChunkIndex, NodeId, Time};
+use shoal_types::{ChunkIndex, Digest, NodeId, Time};
 use shoal_wire::{Directive, LeaseGrant, LeaseRequest, LeaseState};
 
 use crate::blob::{Blob, Member, Will};
@@ -109,6 +109,16 @@ impl Tracker {
             self.end_lease(now, blob, end);
             self.settle_lead(now, blob);
         }
+    }
+
+    /// Whether a node may fetch a blob from its origin now: as its lead, or out of impatience.
+    #[must_use]
+    pub fn may_fetch(&self, node: NodeId, digest: &Digest) -> bool {
+        self.by_content.range((*digest, 0)..=(*digest, u64::MAX)).any(|(_, blob)| {
+            let entry = &self.blobs[*blob];
+            let leases = entry.leases.held().into_iter().chain(&entry.leases.impatient);
+            leases.into_iter().any(|lease| entry.members[lease.holder].id == node)
+        })
     }
 
     /// Grants what an announcer may have, and says how things stand.

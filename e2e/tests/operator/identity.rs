@@ -35,7 +35,7 @@ fn whom(path: &str) -> For {
         "/v1/join" => For::Joiners,
         "/v1/status" => For::Nobody,
         "/v1/announce" | "/v1/events" | "/v1/members" | "/v1/contacts" | "/v1/keys" | "/v1/resolve" | "/v1/swarm"
-        | "/v1/report" | "/v1/replicas" => For::Nodes,
+        | "/v1/report" | "/v1/replicas" | "/v1/pull-secret" => For::Nodes,
         new => panic!("{new} is a new route: say here whom it answers, and see that everybody else is refused"),
     }
 }

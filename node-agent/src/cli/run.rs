@@ -172,6 +172,7 @@ async fn tracker(args: TrackerArgs) -> Result<(), CommandError> {
         names: args.name,
         data_dir: args.data_dir,
         join_token_file: args.join_token_file,
+        registry_credentials: args.registry_credentials,
     };
     let mut tracker = StandaloneTracker::start(config, &mut metrics).await?;
     let stop = CancellationToken::new();
@@ -252,6 +253,7 @@ impl RunArgs {
             names: self.tracker_name.clone(),
             data_dir: self.data_dir.join("tracker"),
             join_token_file: self.join_token_file.clone().ok_or_else(|| missing("--join-token-file FILE"))?,
+            registry_credentials: self.registry_credentials.clone(),
         }))
     }
 

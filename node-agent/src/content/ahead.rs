@@ -28,13 +28,18 @@ impl SwarmContent {
     /// If it may not be had, or doesn't come.
     pub(crate) async fn blob_ahead(&self, name: &ImageName, blob: &Descriptor, priority: u32) -> Result<(), Failure> {
         let shared = &self.shared;
-        shared.exchanged_course(name)?;
+        let private = shared.exchanged_course(name)?.shared;
         let (digest, size_bytes) = (blob.digest, blob.size_bytes);
         let transfer = match shared.parts.exchange.stored(&digest) {
             Some(transfer) => transfer,
             None => {
                 shared
-                    .start_ahead(Wanted { digest, size_bytes, source: source(name, SourceKind::Blob), priority })
+                    .start_ahead(Wanted {
+                        digest,
+                        size_bytes,
+                        source: source(name, SourceKind::Blob, private),
+                        priority,
+                    })
                     .await?
             }
         };
@@ -63,8 +68,8 @@ impl Shared {
                     return Err(Failure::new(Reason::TooLarge));
                 }
                 let (digest, size_bytes) = (meaning.digest, meaning.size_bytes);
-                self.start_ahead(Wanted { digest, size_bytes, source: source(name, SourceKind::Manifest), priority })
-                    .await?
+                let source = source(name, SourceKind::Manifest, course.shared);
+                self.start_ahead(Wanted { digest, size_bytes, source, priority }).await?
             }
         };
         let bytes = wait::whole(&transfer).await?;

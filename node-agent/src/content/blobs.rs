@@ -3,7 +3,7 @@
 //! ```text
 //!   reopened after a cut ──────────> 503: the runtime goes on at the origin
 //!   here whole, or in the exchange ─> as it is verified; stalled or withdrawn before the first byte: passed through, later: cut
-//!   else ───────────────────────────> passed through from the origin
+//!   else ───────────────────────────> passed through from the origin; 404 if it is private
 //! ```
 //!
 //! State: that of [`Shared`].
@@ -38,7 +38,7 @@ impl Shared {
     pub(super) async fn stat(&self, place: &Place, course: &Course) -> Result<BlobStat, Failure> {
         let fact = self.known.get(place);
         if let Some(fact) = &fact
-            && (!course.verify_access || fact.is_readable())
+            && (!course.verify_access || fact.may_be_had())
         {
             return Ok(stat(fact));
         }
@@ -47,12 +47,17 @@ impl Shared {
         {
             return Ok(BlobStat { size_bytes: transfer.size_bytes(), media_type: None });
         }
+        if course.shared {
+            let why = "nothing says how long it is: no manifest of this repository has named it here";
+            return Err(Failure::new(Reason::Denied).with_detail(why));
+        }
         // The client is anonymous: the answer says how long the blob is, and that everyone may read it.
         let origin = self.origin(&place.registry, course)?;
         match origin.blob_size(&place.repository, &place.digest).await {
             Ok(size_bytes) => {
                 let media_type = fact.and_then(|fact| fact.media_type);
-                let fact = Fact { size_bytes, media_type, readable_until: Some(known::readable_until()) };
+                let readable_until = Some(known::readable_until());
+                let fact = Fact { size_bytes, media_type, readable_until, private: false };
                 self.known.learn(place.clone(), fact.clone());
                 Ok(stat(&fact))
             }
@@ -83,7 +88,8 @@ impl Shared {
         if stat.size_bytes == 0 {
             return empty(place.digest, stat);
         }
-        let fallback = match shared.transfer(&place, &stat, &course).await {
+        let private = course.shared || shared.known.get(&place).is_some_and(|fact| fact.private && !fact.is_readable());
+        let fallback = match shared.transfer(&place, &stat, private, &course).await {
             Ok(transfer) => match wait::piece(&transfer, range.start, range.end, course.strict).await {
                 Ok(first) => {
                     let stream = Reading::stream(shared, place, transfer, first, range, course.strict);
@@ -97,13 +103,23 @@ impl Shared {
             Err(fallback) => fallback,
         };
         shared.parts.metrics.fell_back(fallback);
+        if private {
+            let why = "the other nodes don't give it: the runtime asks with the pod's secret";
+            return Err(Failure::new(Reason::Denied).with_detail(why));
+        }
         let origin = shared.origin(&place.registry, &course)?;
         let stream = pass::through(shared, &origin, place, stat.size_bytes, range).await?;
         Ok(Blob { stat, stream })
     }
 
     /// The transfer that gives the blob; without one, why there is none.
-    async fn transfer(&self, place: &Place, stat: &BlobStat, course: &Course) -> Result<Transfer, Fallback> {
+    async fn transfer(
+        &self,
+        place: &Place,
+        stat: &BlobStat,
+        private: bool,
+        course: &Course,
+    ) -> Result<Transfer, Fallback> {
         if course.origin_only {
             return Err(Fallback::OriginOnly);
         }
@@ -122,6 +138,7 @@ impl Shared {
                 registry: place.registry.clone(),
                 repository: place.repository.clone(),
                 kind: SourceKind::Blob,
+                private,
             },
             // A runtime waits for it; those that were started ahead keep their order behind it.
             priority: 0,

@@ -39,6 +39,10 @@ impl<K: Ord + Clone, V> Bounded<K, V> {
         self.entries.remove(key);
     }
 
+    pub(super) fn retain(&mut self, keep: impl Fn(&V) -> bool) {
+        self.entries.retain(|_, (_, value)| keep(value));
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().map(|(key, (_, value))| (key, value))
     }

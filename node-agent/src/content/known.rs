@@ -48,11 +48,18 @@ pub(super) struct Fact {
     pub(super) media_type: Option<Arc<str>>,
     /// Until when it may be served to everyone; none if nobody has asked.
     pub(super) readable_until: Option<Instant>,
+    /// The origin shows it to nobody anonymous: it is served to those who name its digest, and fetched with credentials.
+    pub(super) private: bool,
 }
 
 impl Fact {
     pub(super) fn is_readable(&self) -> bool {
         self.readable_until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// Whether a blob may be served to whoever names it.
+    pub(super) fn may_be_had(&self) -> bool {
+        self.private || self.is_readable()
     }
 
     /// Whether it was readable when somebody asked last, however long ago.

@@ -5,6 +5,7 @@
 //! Absent on purpose: what a manifest must look like. What can't be understood is served all the same.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -14,7 +15,7 @@ use shoal_oci::{ImageName, Reference};
 use shoal_tracker_server::client::ClientError;
 use shoal_tracker_server::{Anonymous, ImageName as AskedName, ResolveError};
 use shoal_types::Digest;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Shared;
 use super::known::{self, Fact, Place};
@@ -30,6 +31,9 @@ const AHEAD: usize = 256;
 /// Descriptors of one manifest that are remembered: an eighth of the table, so that no single one empties it.
 const REMEMBERED: usize = 2_048;
 
+/// A private manifest is fetched for its blobs' sizes, while the runtime waits for a 404. Beyond that the next request finds it.
+const LEARN_WITHIN: Duration = Duration::from_secs(3);
+
 impl Shared {
     pub(super) async fn manifest(&self, wanted: ManifestRequest, course: Course) -> Result<Manifest, Failure> {
         let ManifestRequest { registry, repository, reference, head } = wanted;
@@ -40,16 +44,30 @@ impl Shared {
         }
         let (meaning, readable_until) = self.resolve(&name, &course).await?;
         if course.verify_access && readable_until.is_none() {
-            return Err(Failure::new(Reason::Denied));
+            self.learn_private(&name, &meaning).await;
+            let why = "the origin shows it to nobody anonymous: the runtime asks with the pod's secret";
+            return Err(Failure::new(Reason::Denied).with_detail(why));
         }
         let manifest = self.body(&name, &meaning, &course).await?;
         let contents = Contents::parse(manifest.bytes()).map_err(|_| Failure::new(Reason::TooLarge))?;
-        self.remember(&name, readable_until, &contents);
+        self.remember(&name, readable_until, course.shared, &contents);
         // A runtime that only resolves a tag may have it all already; one that hasn't asks for the digest next.
         if !head && self.parts.exchange.is_ready() {
-            self.start_blobs(&name, &contents).await;
+            self.start_blobs(&name, course.shared, &contents).await;
         }
         Ok(manifest)
+    }
+
+    /// Learns from a manifest that isn't for everyone how long its blobs are: they are asked for by digest, by those who got it from the
+    /// origin. Nobody else is given anything of it, so nothing of it begins.
+    async fn learn_private(&self, name: &ImageName, meaning: &Meaning) {
+        let whole = timeout(LEARN_WITHIN, self.exchanged_body(name, meaning, true)).await;
+        match whole.map(|body| body.map(|bytes| Contents::parse(&bytes))) {
+            Ok(Ok(Ok(contents))) => self.remember(name, None, true, &contents),
+            Ok(Ok(Err(_))) => tracing::debug!(%name, "a private manifest that can't be understood"),
+            Ok(Err(fallback)) => tracing::debug!(%name, ?fallback, "a private manifest can't be had"),
+            Err(_) => tracing::debug!(%name, "a private manifest doesn't come in time"),
+        }
     }
 
     /// What a name means and who may have it: what is known, the tracker's word, the origin's, what was known last.
@@ -93,7 +111,8 @@ impl Shared {
     fn learn(&self, name: &ImageName, meaning: Meaning, until: Instant) -> (Meaning, Option<Instant>) {
         let readable_until = meaning.readable.then_some(until);
         let (size_bytes, media_type) = (meaning.size_bytes, Some(meaning.media_type.as_str().into()));
-        self.known.learn(place(name, meaning.digest), Fact { size_bytes, media_type, readable_until });
+        let fact = Fact { size_bytes, media_type, readable_until, private: false };
+        self.known.learn(place(name, meaning.digest), fact);
         (meaning, readable_until)
     }
 
@@ -129,6 +148,9 @@ impl Shared {
 
     /// The origin's own word. Its client is anonymous: what it is told, everyone is.
     async fn ask_origin(&self, name: &ImageName, course: &Course) -> Result<Meaning, Failure> {
+        if course.shared {
+            return Err(Failure::new(Reason::Unavailable).with_detail("no tracker says what it means"));
+        }
         let origin = self.origin(&name.registry, course)?;
         let head = origin.head_manifest(&name.repository, &name.reference).await;
         let head = head.map_err(|error| Failure::from(&error))?;
@@ -141,20 +163,24 @@ impl Shared {
         if meaning.size_bytes > Manifest::MAX_BYTES as u64 {
             return Err(Failure::new(Reason::TooLarge));
         }
-        match self.exchanged_body(name, meaning).await {
+        match self.exchanged_body(name, meaning, course.shared).await {
             Ok(bytes) => {
                 self.parts.metrics.gave(From::Exchange, bytes.len());
                 Manifest::new(meaning.digest, media_type(&meaning.media_type)?, bytes)
             }
             Err(reason) => {
                 self.parts.metrics.fell_back(reason);
+                if course.shared {
+                    let why = "neither another node nor the Swarm's credentials give it";
+                    return Err(Failure::new(Reason::Denied).with_detail(why));
+                }
                 let by_digest = ImageName { reference: Reference::Digest(meaning.digest), ..name.clone() };
                 self.manifest_of_origin(&by_digest, course).await
             }
         }
     }
 
-    async fn exchanged_body(&self, name: &ImageName, meaning: &Meaning) -> Result<Bytes, Fallback> {
+    async fn exchanged_body(&self, name: &ImageName, meaning: &Meaning, private: bool) -> Result<Bytes, Fallback> {
         let transfer = match self.parts.exchange.stored(&meaning.digest) {
             Some(transfer) => transfer,
             None if !self.parts.exchange.is_ready() => return Err(Fallback::NoTracker),
@@ -162,7 +188,7 @@ impl Shared {
                 let wanted = Wanted {
                     digest: meaning.digest,
                     size_bytes: meaning.size_bytes,
-                    source: source(name, SourceKind::Manifest),
+                    source: source(name, SourceKind::Manifest, private),
                     // Nothing of the image comes without it.
                     priority: 0,
                 };
@@ -181,29 +207,30 @@ impl Shared {
         let fetched = fetched.map_err(|error: OriginError| Failure::from(&error))?;
         self.parts.metrics.gave(From::Origin, fetched.body.len());
         if let Ok(contents) = Contents::parse(&fetched.body) {
-            self.remember(name, Some(known::readable_until()), &contents);
+            self.remember(name, Some(known::readable_until()), false, &contents);
         }
         Manifest::new(fetched.digest, media_type(&fetched.media_type)?, fetched.body)
     }
 
     /// Sizes and types of what a manifest points to: `stat` needs them.
-    fn remember(&self, name: &ImageName, readable_until: Option<Instant>, contents: &Contents) {
+    fn remember(&self, name: &ImageName, readable_until: Option<Instant>, private: bool, contents: &Contents) {
         let blobs = contents.blobs();
         let children = match contents {
             Contents::Index { children } => children.as_slice(),
             Contents::Image { .. } | Contents::Opaque => &[],
         };
         // Who may read an image's manifest may read its blobs. An index's children are manifests, about which the origin is asked.
-        let readable_until = readable_until.filter(|_| children.is_empty());
+        let (readable_until, private) =
+            (readable_until.filter(|_| children.is_empty()), private && children.is_empty());
         for descriptor in blobs.chain(children.iter().map(|child| &child.descriptor)).take(REMEMBERED) {
             let media_type: Option<Arc<str>> = Some(descriptor.media_type.as_str().into());
-            let fact = Fact { size_bytes: descriptor.size_bytes, media_type, readable_until };
+            let fact = Fact { size_bytes: descriptor.size_bytes, media_type, readable_until, private };
             self.known.learn(place(name, descriptor.digest), fact);
         }
     }
 
     /// Starts all blobs of an image, in the order in which its runtime will ask for them.
-    async fn start_blobs(&self, name: &ImageName, contents: &Contents) {
+    async fn start_blobs(&self, name: &ImageName, private: bool, contents: &Contents) {
         let ahead = |blob: &&Descriptor| !blob.elsewhere && blob.size_bytes > 0;
         for (priority, blob) in (1..).zip(contents.blobs().filter(ahead).take(AHEAD)) {
             if self.parts.exchange.stored(&blob.digest).is_some() {
@@ -212,7 +239,7 @@ impl Shared {
             let wanted = Wanted {
                 digest: blob.digest,
                 size_bytes: blob.size_bytes,
-                source: source(name, SourceKind::Blob),
+                source: source(name, SourceKind::Blob, private),
                 priority,
             };
             if self.start(wanted).await.is_err() {
@@ -255,8 +282,8 @@ fn place(name: &ImageName, digest: Digest) -> Place {
     Place { registry: name.registry.clone(), repository: name.repository.clone(), digest }
 }
 
-pub(super) fn source(name: &ImageName, kind: SourceKind) -> Source {
-    Source { registry: name.registry.clone(), repository: name.repository.clone(), kind }
+pub(super) fn source(name: &ImageName, kind: SourceKind, private: bool) -> Source {
+    Source { registry: name.registry.clone(), repository: name.repository.clone(), kind, private }
 }
 
 fn media_type(text: &str) -> Result<HeaderValue, Failure> {

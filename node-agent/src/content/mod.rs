@@ -1,7 +1,7 @@
 //! What the mirror serves: the exchange's bytes where the policy wants them, the origin's where it has to be.
 //!
 //! ```text
-//!            policy ──> suspended, nobody's, Shared ──────────────────────────> 404: the runtime goes to the origin
+//!            policy ──> suspended, nobody's ──────────────────────────────────> 404: the runtime goes to the origin
 //!              │
 //!   manifest ──┼─ tracker (name → digest, who may read it) ── exchange ──┐
 //!              │      └─ none: the origin itself, or what was known last │──> bytes; its blobs start, in order
@@ -12,9 +12,10 @@
 //! State: what is known of content (`known`), what names meant last (`records`), the transfers in flight (`flights`), the streams that were
 //! cut (`cuts`), the origins' clients (`origins`). Each is bounded where it is defined.
 //! Invariants: with `access: VerifyAtOrigin` nothing is served that an anonymous client wasn't shown at the origin: by the tracker's
-//! record, by the origin's own answer, or as a part of a manifest of the same repository for which that holds. A blob's answer begins
-//! only when its first bytes are there, so that a failure before them is a status and not a cut.
-//! Absent on purpose: HTTP (`mirror`), chunks and peers (`exchange`), credentials (see `policy`), the children of an index before somebody
+//! record, by the origin's own answer, or as a part of a manifest of the same repository for which that holds; but for the blobs of a
+//! private manifest, which the mirror shows to nobody: who names their digests has it. A blob's answer begins only when its first bytes
+//! are there, so that a failure before them is a status and not a cut.
+//! Absent on purpose: HTTP (`mirror`), chunks and peers (`exchange`), the children of an index before somebody
 //! asks for one (which platform is wanted, only the runtime knows).
 
 mod ahead;
@@ -28,6 +29,7 @@ mod metrics;
 mod origins;
 mod pass;
 mod policy;
+mod private;
 mod records;
 mod start;
 mod wait;

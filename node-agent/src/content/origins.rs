@@ -1,36 +1,43 @@
 //! The origins: what a blob's or manifest's source says, asked of the registry's client.
 //!
-//! State: that of [`Clients`].
-//! Invariants: nothing is fetched for a repository that no Swarm answers for (any more).
-//! Absent on purpose: credentials (every client is anonymous, so what it can read is readable for everyone), proxies.
+//! State: that of [`Clients`] and [`PrivateDoor`].
+//! Invariants: nothing is fetched for a repository that no Swarm answers for (any more). The clients that it gives are anonymous: what they
+//! can read is readable for everyone.
+//! Absent on purpose: proxies.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use futures_util::stream;
+use futures_util::{TryStreamExt as _, stream};
 use shoal_api::Decision;
 use shoal_oci::origin::{ConfigError, Origin};
 use shoal_oci::{Reference, Registry};
 use shoal_origins::Clients;
+use shoal_tracker_server::client::TrackerClient;
 use shoal_types::Digest;
 
 use super::policy::Policies;
-use crate::exchange::{OriginStream, Origins, Source, SourceKind};
+use super::private::PrivateDoor;
+use crate::exchange::{FetchError, OriginStream, Origins, Source, SourceKind};
 
 /// The clients of the origins.
 #[derive(Debug)]
 pub struct OriginPool {
     policies: Policies,
-    clients: Clients,
+    clients: Arc<Clients>,
+    private: PrivateDoor,
 }
 
 impl OriginPool {
-    /// A pool for what these policies allow. Nodes have different seeds: those of the pauses between tries.
+    /// A pool for what these policies allow. A lead asks this tracker for what it takes to fetch what is private. Nodes have different seeds: those of the pauses between tries.
     #[must_use]
-    pub const fn new(policies: Policies, seed: u64) -> Self {
-        Self { policies, clients: Clients::new(seed) }
+    pub fn new(policies: Policies, tracker: TrackerClient, seed: u64) -> Self {
+        let clients = Arc::new(Clients::new(seed));
+        let private = PrivateDoor::new(policies.clone(), Arc::clone(&clients), tracker);
+        Self { policies, clients, private }
     }
 
-    /// The client for a registry, as this decision says.
+    /// The anonymous client for a registry, as this decision says.
     ///
     /// # Errors
     /// If the registry can't be used as it is configured.
@@ -48,10 +55,15 @@ impl OriginPool {
 impl Origins for OriginPool {
     /// The bytes. For a repository that no Swarm answers for any more there are none: the stream ends short.
     fn fetch(&self, source: &Source, digest: &Digest, size_bytes: u64, range: Range<u64>) -> OriginStream {
+        if source.private {
+            return self.private.fetch(source, digest, size_bytes, range);
+        }
         let Some(origin) = self.client_of(source) else { return Box::pin(stream::empty()) };
         let (repository, digest) = (source.repository.clone(), *digest);
         match source.kind {
-            SourceKind::Blob => Box::pin(origin.blob(&repository, digest, size_bytes, range).into_stream()),
+            SourceKind::Blob => {
+                Box::pin(origin.blob(&repository, digest, size_bytes, range).into_stream().map_err(FetchError::Origin))
+            }
             // The largest has 4 MiB, and registries give no ranges of manifests.
             SourceKind::Manifest => Box::pin(stream::once(async move {
                 let body = origin.manifest(&repository, &Reference::Digest(digest)).await?.body;

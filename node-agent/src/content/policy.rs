@@ -3,8 +3,7 @@
 //! State: the policy that holds now, behind a `watch`: whoever reads the Swarms sends it.
 //! Invariants: a [`Course`] exists only where a Swarm answers for the repository, doesn't suspend it, and the mirror can judge who may
 //! have it.
-//! Absent on purpose: where Swarms come from (`agent`), and credentials. A registry with `access: Shared` needs those of its Swarm, which
-//! agents don't get yet: its requests are answered with 404, and the runtime asks the registry with the pod's own secret.
+//! Absent on purpose: where Swarms come from (`agent`), and credentials (`private`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,6 +28,8 @@ pub(super) struct Course {
     pub(super) origin_only: bool,
     /// Only what the origin shows to anonymous clients may be served.
     pub(super) verify_access: bool,
+    /// Everyone in the cluster may have it, and only the Swarm's credentials open it.
+    pub(super) shared: bool,
     /// What was known last may be served while the origin is down.
     pub(super) last_will_do: bool,
     /// Nothing is served before its digest is proven.
@@ -86,17 +87,18 @@ impl Policies {
             Mode::OriginOnly => true,
             Mode::Auto | Mode::PeerFirst => false,
         };
-        let verify_access = match decision.access() {
-            Access::VerifyAtOrigin => true,
-            Access::Public => false,
-            Access::Shared => {
-                let why = "access: Shared needs the Swarm's credentials, which agents don't have";
-                return Err(Failure::new(Reason::Denied).with_detail(why));
-            }
+        let (verify_access, shared) = match decision.access() {
+            Access::VerifyAtOrigin => (true, false),
+            Access::Public => (false, false),
+            Access::Shared => (false, true),
         };
+        if shared && origin_only {
+            // Only a lead has the Swarm's credentials, and there is none.
+            return Err(withheld("what is Shared has to be exchanged, and its Swarm says OriginOnly"));
+        }
         let last_will_do = decision.outage_policy() == OutagePolicy::LastResolved;
         let strict = decision.transfer.verification == Verification::Strict;
-        Ok(Course { decision, origin_only, verify_access, last_will_do, strict })
+        Ok(Course { decision, origin_only, verify_access, shared, last_will_do, strict })
     }
 }
 
@@ -156,6 +158,7 @@ mod tests {
   rules:
   - {repository: open.example/direct/*, mode: OriginOnly}
   - {repository: open.example/none/*, mode: Suspended}
+  - {repository: shared.example/direct/*, mode: OriginOnly}
   transfer: {verification: Strict}
 ",
         );
@@ -163,13 +166,15 @@ mod tests {
             policies.course(&registry.parse().unwrap(), &repository.parse().unwrap())
         };
         let open = course("open.example", "a/b").unwrap();
-        assert!(!open.origin_only && !open.verify_access && open.last_will_do && open.strict);
+        assert!(!open.origin_only && !open.verify_access && !open.shared && open.last_will_do && open.strict);
+        let shared = course("shared.example", "a").unwrap();
+        assert!(shared.shared && !shared.verify_access);
         assert!(course("open.example", "direct/a").unwrap().origin_only);
         let verified = course("verified.example", "a").unwrap();
         assert!(verified.verify_access && !verified.last_will_do);
-        let reasons = [("open.example", "none/a"), ("shared.example", "a"), ("other.example", "a")];
+        let reasons = [("open.example", "none/a"), ("shared.example", "direct/a"), ("other.example", "a")];
         let reasons = reasons.map(|(registry, repository)| course(registry, repository).unwrap_err().reason());
-        assert_eq!(reasons, [Reason::Withheld, Reason::Denied, Reason::Withheld]);
+        assert_eq!(reasons, [Reason::Withheld; 3]);
         assert!(
             policies.allows(&"open.example".parse().unwrap()) && !policies.allows(&"other.example".parse().unwrap())
         );

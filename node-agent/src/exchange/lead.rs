@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 use super::blobs::{Kept, Shelf};
 use super::room::Done;
-use super::{Origins, Source};
+use super::{FetchError, Origins, Source};
 
 /// Links that are signed once more together: for everybody a signature for eight links is much less to keep than one for each.
 const MERGED: usize = 8;
@@ -64,8 +64,11 @@ pub(super) async fn fetch(errand: Errand, done: mpsc::Sender<Done>) {
     let last = match run(errand, &done).await {
         Ok(()) => return,
         Err(Trouble::Origin(error)) => Fetched::Failed { epoch, failure: failure_of(&error), error: Some(error) },
-        // An origin that ends early or goes on too long isn't one to be asked again at once.
-        Err(Trouble::Length) => Fetched::Failed { epoch, failure: OriginFailure::Unreachable, error: None },
+        // An origin that ends early or goes on too long isn't one to be asked again at once; and that this node has no way to it says
+        // nothing of the others.
+        Err(Trouble::Length | Trouble::NoWay) => {
+            Fetched::Failed { epoch, failure: OriginFailure::Unreachable, error: None }
+        }
         Err(Trouble::Mismatch) => Fetched::Mismatch { epoch },
         Err(Trouble::Store) => Fetched::NoRoom,
         Err(Trouble::Ended) => return,
@@ -77,6 +80,7 @@ pub(super) async fn fetch(errand: Errand, done: mpsc::Sender<Done>) {
 enum Trouble {
     Origin(OriginError),
     Length,
+    NoWay,
     Mismatch,
     Store,
     Ended,
@@ -103,7 +107,8 @@ async fn run(errand: Errand, done: &mpsc::Sender<Done>) -> Result<(), Trouble> {
         while coming.len() < length {
             match stream.next().await {
                 Some(Ok(piece)) => coming.extend_from_slice(&piece),
-                Some(Err(error)) => return Err(Trouble::Origin(error)),
+                Some(Err(FetchError::Origin(error))) => return Err(Trouble::Origin(error)),
+                Some(Err(FetchError::NoWay)) => return Err(Trouble::NoWay),
                 None => return Err(Trouble::Length),
             }
         }

@@ -66,6 +66,8 @@ pub struct Source {
     pub repository: Repository,
     /// Under which path.
     pub kind: SourceKind,
+    /// Anonymous clients may not read it.
+    pub private: bool,
 }
 
 /// Which of a repository's paths a blob is found under.
@@ -78,7 +80,18 @@ pub enum SourceKind {
 }
 
 /// Bytes of an origin, unverified.
-pub type OriginStream = Pin<Box<dyn Stream<Item = Result<Bytes, OriginError>> + Send>>;
+pub type OriginStream = Pin<Box<dyn Stream<Item = Result<Bytes, FetchError>> + Send>>;
+
+/// Why there are no more of them.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The origin's word.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// This node has no way to it. Another one may have.
+    #[error("it is private, and this node has no way to read it")]
+    NoWay,
+}
 
 /// Whom a lead asks.
 pub trait Origins: Send + Sync + 'static {

@@ -1,6 +1,6 @@
-//! The tracker's two files: the Swarm, read again when it changes, and the join token, made if there is none.
+//! The tracker's files: the Swarm and the registries' credentials, read again when they change, and the join token, made if there is none.
 //!
-//! State: when the Swarm's file was written last.
+//! State: when the first two were written last.
 //! Invariants: a Swarm that can't be read never takes the place of one that could. A token file is readable by its owner alone, and there
 //! with all its text or not at all.
 
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use shoal_api::{Document, Policy};
+use shoal_origins::DockerConfig;
 use shoal_tracker_server::{Authority, JoinToken};
 
 use crate::agent::StartError;
@@ -62,6 +63,41 @@ impl SwarmFile {
             tracing::warn!(%loser, %winner, repositories = overruled.repositories, "two Swarms claim the same");
         }
         Ok(Swarms { document, policy })
+    }
+}
+
+/// The file with the registries' credentials.
+#[derive(Debug)]
+pub(super) struct CredentialsFile {
+    path: PathBuf,
+    seen: Option<(SystemTime, u64)>,
+}
+
+impl CredentialsFile {
+    /// Reads it for the first time.
+    pub(super) fn open(path: PathBuf) -> Result<(Self, DockerConfig), StartError> {
+        let mut file = Self { path, seen: None };
+        let read = file.read()?;
+        Ok((file, read))
+    }
+
+    /// Whether it has changed since it was read.
+    pub(super) fn has_changed(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|file| self.seen != stamp(&file))
+    }
+
+    /// Reads it.
+    pub(super) fn read(&mut self) -> Result<DockerConfig, StartError> {
+        let failed = || StartError::file(&self.path, "reading the registries' credentials");
+        let file = fs::metadata(&self.path).map_err(failed())?;
+        if file.len() > MAX_BYTES {
+            return Err(failed()(io::ErrorKind::FileTooLarge.into()));
+        }
+        let text = fs::read(&self.path).map_err(failed())?;
+        // One that is wrong isn't read again before it changes.
+        self.seen = stamp(&file);
+        let read = DockerConfig::parse(&text);
+        read.map_err(|error| StartError::Setting(format!("{}: {error}", self.path.display())))
     }
 }
 

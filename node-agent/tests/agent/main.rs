@@ -6,6 +6,7 @@ mod client;
 mod containerd;
 mod failures;
 mod policies;
+mod private;
 mod pulls;
 mod push;
 mod world;

@@ -64,13 +64,31 @@ impl World {
     }
 
     pub(crate) async fn with_access(access: Access, extra: &str, rest: &str) -> Self {
+        Self::with_credentials(access, extra, rest, None).await
+    }
+
+    /// The same, with a tracker that has these credentials for a host; for the origin's, if none is named.
+    pub(crate) async fn with_credentials(
+        access: Access,
+        extra: &str,
+        rest: &str,
+        credentials: Option<(Option<&str>, &str, &str)>,
+    ) -> Self {
         let mut world = Self::without_tracker(access, extra, rest).await;
+        let credentials = credentials.map(|(host, user, password)| {
+            let (file, host) =
+                (world.dir.path().join("credentials.json"), host.unwrap_or(world.origin.name().as_str()));
+            let entry = format!(r#"{{"username": "{user}", "password": "{password}"}}"#);
+            std::fs::write(&file, format!(r#"{{"auths": {{"{host}": {entry}}}}}"#)).unwrap();
+            file
+        });
         let config = TrackerConfig {
             swarm_file: world.swarm_file(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             names: Vec::new(),
             data_dir: world.dir.path().join("tracker"),
             join_token_file: world.token_file(),
+            registry_credentials: credentials,
         };
         let tracker = StandaloneTracker::start(config, &mut Counters::default()).await.unwrap();
         world.address = Some(tracker.address().clone());

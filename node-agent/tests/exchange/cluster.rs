@@ -297,6 +297,7 @@ impl Node {
             registry: "registry.test".parse().unwrap(),
             repository: "library/blob".parse().unwrap(),
             kind: SourceKind::Blob,
+            private: false,
         };
         let wanted = Wanted { digest, size_bytes: size as u64, source, priority: 0 };
         self.exchange.want(wanted).await.unwrap()

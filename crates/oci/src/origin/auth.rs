@@ -15,10 +15,10 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use http::{HeaderMap, HeaderValue, Method, header};
-use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::config::Credentials;
 use super::error::{Cause, OriginError};
 use super::http::{Ask, Http};
 use crate::guard::Hop;
@@ -95,7 +95,7 @@ pub(super) struct Auth {
     http: Arc<Http>,
     registry: Registry,
     home: Hop,
-    credentials: RegistryAuth,
+    credentials: Credentials,
     state: Mutex<State>,
 }
 
@@ -106,7 +106,7 @@ struct State {
 }
 
 impl Auth {
-    pub(super) fn new(http: Arc<Http>, registry: Registry, home: Hop, credentials: RegistryAuth) -> Self {
+    pub(super) fn new(http: Arc<Http>, registry: Registry, home: Hop, credentials: Credentials) -> Self {
         Self { http, registry, home, credentials, state: Mutex::default() }
     }
 
@@ -115,7 +115,7 @@ impl Auth {
         &self,
         repository: Option<&Repository>,
     ) -> Result<Option<HeaderValue>, OriginError> {
-        if let RegistryAuth::Bearer(secret) = &self.credentials {
+        if let Credentials::Bearer(secret) = &self.credentials {
             let token = PullToken::new(secret, Duration::MAX);
             let token = token.map_err(|_| self.fail(repository, Cause::Protocol("the configured token isn't one")))?;
             return Ok(Some(token.header));
@@ -137,7 +137,7 @@ impl Auth {
         sent: Option<&HeaderValue>,
     ) -> Result<Option<HeaderValue>, OriginError> {
         self.learn(headers);
-        if matches!(self.credentials, RegistryAuth::Bearer(_)) {
+        if matches!(self.credentials, Credentials::Bearer(_)) {
             return Ok(None);
         }
         if let (Some(repository), Some(sent)) = (repository, sent) {
@@ -228,7 +228,7 @@ impl Auth {
     }
 
     fn basic(&self) -> Option<HeaderValue> {
-        let RegistryAuth::Basic(user, password) = &self.credentials else { return None };
+        let Credentials::Basic(user, password) = &self.credentials else { return None };
         let coded = BASE64_STANDARD.encode(format!("{user}:{password}"));
         let mut value = HeaderValue::try_from(format!("Basic {coded}")).ok()?;
         value.set_sensitive(true);
@@ -345,6 +345,9 @@ mod tests {
 
     #[test]
     fn a_token_shows_itself_to_nobody_by_accident() {
+        for credentials in [Credentials::Basic("ann".into(), "geheim".into()), Credentials::Bearer("geheim".into())] {
+            assert!(!format!("{credentials:?}").contains("geheim"));
+        }
         let token = PullToken::new("geheim", Duration::from_secs(60)).unwrap();
         assert_eq!(token.secret(), "geheim");
         assert!(!format!("{token:?}").contains("geheim"));

@@ -1,12 +1,34 @@
 //! What a registry's client is told: plain values, checked once by [`super::Origin::new`].
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use oci_client::secrets::RegistryAuth;
 use url::Url;
 
 use crate::names::Registry;
+
+/// How we prove ourselves to a registry. No debug print shows what is secret in it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Not at all.
+    #[default]
+    Anonymous,
+    /// A user's name and password.
+    Basic(String, String),
+    /// A token.
+    Bearer(String),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "Anonymous",
+            Self::Basic(..) => "Basic",
+            Self::Bearer(_) => "Bearer",
+        })
+    }
+}
 
 /// A registry and how to reach it. [`RegistryConfig::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -20,7 +42,7 @@ pub struct RegistryConfig {
     /// Certificates of authorities to trust beside the host's, as PEM.
     pub ca_bundle: Option<String>,
     /// How we prove ourselves, to this registry alone and to the token server that it names.
-    pub credentials: RegistryAuth,
+    pub credentials: Credentials,
     /// Hosts (`host` or `host:port`) that its realms and redirects may lead to although [`crate::guard`] would refuse them.
     pub allowed_hosts: Vec<Registry>,
     /// Ranges of one blob in flight.
@@ -50,7 +72,7 @@ impl RegistryConfig {
             endpoint,
             plain_http: false,
             ca_bundle: None,
-            credentials: RegistryAuth::Anonymous,
+            credentials: Credentials::Anonymous,
             allowed_hosts: Vec::new(),
             // Storage behind registries gives one connection 50 to 100 MB/s: four fill most of a 2.5 Gbit/s uplink.
             connections: NonZeroUsize::MIN.saturating_add(3),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use shoal_oci::origin::{Cause, Origin, PullToken};
 use shoal_oci::testing::{Access, Fault, Options, Registry, Trouble};
-use shoal_oci::{Reference, RegistryAuth, Repository};
+use shoal_oci::{Credentials, Reference, Repository};
 
 use super::{app, origin, origin_with, read};
 
@@ -22,7 +22,7 @@ fn user() -> Option<(String, String)> {
 }
 
 fn as_ann(registry: &Registry) -> Origin {
-    origin_with(registry, |config| config.credentials = RegistryAuth::Basic("ann".into(), "geheim".into()))
+    origin_with(registry, |config| config.credentials = Credentials::Basic("ann".into(), "geheim".into()))
 }
 
 fn v1() -> Reference {
@@ -85,7 +85,7 @@ async fn a_password_goes_to_the_token_server_only() {
 
     let error = origin(&registry).manifest(&app(), &v1()).await.unwrap_err();
     assert!(matches!(error.cause(), Cause::Unauthorized { status: 401, .. }), "{error}");
-    let wrong = origin_with(&registry, |config| config.credentials = RegistryAuth::Basic("ann".into(), "?".into()));
+    let wrong = origin_with(&registry, |config| config.credentials = Credentials::Basic("ann".into(), "?".into()));
     let error = wrong.manifest(&app(), &v1()).await.unwrap_err();
     assert!(matches!(error.cause(), Cause::Unauthorized { .. }));
     assert!(error.to_string().contains("who are you?"), "{error}");
@@ -120,7 +120,7 @@ async fn a_lead_uses_the_token_that_it_was_handed() {
     let other = lead.manifest(&"team/other".parse().unwrap(), &v1()).await.unwrap_err();
     assert!(matches!(other.cause(), Cause::Unauthorized { .. }), "it is for one repository");
 
-    let configured = origin_with(&registry, |config| config.credentials = RegistryAuth::Bearer(token.secret().into()));
+    let configured = origin_with(&registry, |config| config.credentials = Credentials::Bearer(token.secret().into()));
     configured.manifest(&app(), &v1()).await.unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shoal_oci::RegistryAuth;
+use shoal_oci::Credentials;
 use shoal_oci::guard::Reason;
 use shoal_oci::origin::{Cause, Origin};
 use shoal_oci::testing::{Access, Content, Fault, Options, Registry, Trouble};
@@ -88,7 +88,7 @@ async fn a_password_stays_with_its_registry() {
     storage.inject(Fault::once("/blobs/", Trouble::Redirect { to: format!("http://{}/v2/back", registry.address()) }));
     let origin = origin_with(&registry, |config| {
         config.allowed_hosts = vec![storage.name().clone()];
-        config.credentials = RegistryAuth::Basic("ann".into(), "geheim".into());
+        config.credentials = Credentials::Basic("ann".into(), "geheim".into());
     });
     registry.inject(Fault::once("/v2/back", Trouble::Redirect { to: format!("http://{}{{path}}", storage.address()) }));
     let _ = read(origin.blob(&app(), digest, 1000, 0..1000)).await;

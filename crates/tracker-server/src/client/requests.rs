@@ -22,8 +22,9 @@ use crate::certificate::NodeKey;
 use crate::document::SwarmDocument;
 use crate::protocol::{
     ANNOUNCE, CONTACTS, ContactList, ContactText, KEYS, KeyList, MAX_ANNOUNCES, MAX_ASKED, MAX_JSON_BYTES, MEMBERS,
-    RESOLVE, ResolveBody, SWARM, VERSION_HEADER,
+    PULL_SECRET, PullSecretQuestion, RESOLVE, ResolveBody, SWARM, VERSION_HEADER,
 };
+use crate::pull_secret::{PullSecret, PullSecretBody};
 use crate::record::{RecordError, SignedRecord, VerifiedRecord};
 use crate::resolve::{ImageName, ResolveError};
 
@@ -108,6 +109,32 @@ impl TrackerClient {
         let trust = Arc::clone(self.shared.current_identity()?.trust());
         let record = SignedRecord::from_json(&json)?.verify(&trust)?;
         if record.record().name == *name { Ok(record) } else { Err(RecordError::OtherName.into()) }
+    }
+
+    /// What it takes to fetch this private blob, of which this node is the lead; none, if no Swarm has credentials for the registry.
+    ///
+    /// # Errors
+    /// If this node doesn't hold the blob's lease, the origin gives nothing for the Swarm's credentials, or no tracker answers.
+    pub async fn pull_secret(
+        &self,
+        registry: &str,
+        repository: &str,
+        digest: &Digest,
+    ) -> Result<Option<PullSecret>, ClientError> {
+        let (registry, repository) = (registry.to_owned(), repository.to_owned());
+        let question = PullSecretQuestion { registry, repository, digest: digest.to_string() };
+        let body = serde_json::to_vec(&question).map_err(|error| ClientError::Malformed(error.to_string()))?;
+        // Only the blob's own tracker knows who leads.
+        match self.ask_in_turn(digest, &Ask::post(PULL_SECRET, Bytes::from(body)), MAX_JSON_BYTES).await {
+            Ok((_, json)) => {
+                // What is wrong with it isn't said: the words might quote it.
+                let body: Result<PullSecretBody, _> = serde_json::from_slice(&json);
+                let body = body.map_err(|_| ClientError::Malformed("a secret that isn't one".to_owned()))?;
+                Ok(Some(body.into()))
+            }
+            Err(ClientError::Refused { error, .. }) if error == "no_secret" => Ok(None),
+            Err(error) => Err(resolve_error(error)),
+        }
     }
 
     /// This node's document of the Swarms; nothing, if it is the version that is here already.

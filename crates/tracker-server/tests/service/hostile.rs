@@ -34,6 +34,7 @@ fn garbage_is_refused_and_leaves_nothing() {
     let paths = prop_oneof![
         Just("POST /v1/announce".to_owned()),
         Just("POST /v1/resolve".to_owned()),
+        Just("POST /v1/pull-secret".to_owned()),
         Just("POST /v1/join".to_owned()),
         "[a-z0-9&=%]{0,40}".prop_map(|query| format!("GET /v1/contacts?{query}")),
         "[a-z0-9&=%]{0,40}".prop_map(|query| format!("GET /v1/keys?node={query}")),

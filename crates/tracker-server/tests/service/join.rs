@@ -184,6 +184,7 @@ async fn strangers_may_join_and_nothing_else() {
         ("GET", "/v1/replicas"),
         ("POST", "/v1/announce"),
         ("POST", "/v1/resolve"),
+        ("POST", "/v1/pull-secret"),
     ] {
         assert_eq!(bare.ask(method, path, "").await.unwrap().0, 401, "{path}");
     }

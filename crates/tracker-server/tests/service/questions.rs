@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use shoal_tracker_server::client::{ClientError, Event};
-use shoal_tracker_server::{ImageName, ResolveError, SignedRecord};
+use shoal_tracker_server::{ImageName, ResolveError, SecretKind, SignedRecord};
+use shoal_wire::LeaseState;
 use tokio::time::timeout;
 
-use crate::harness::{Cluster, LONG, digest};
+use crate::harness::{Cluster, LONG, Node, digest, started};
 
 fn name() -> ImageName {
     ImageName::new("docker.io", "library/app", "latest").unwrap()
@@ -63,6 +64,32 @@ async fn what_the_origin_refuses_arrives_as_that() {
         }
     }
     node.stop().await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn only_a_blobs_lead_gets_what_it_takes_to_pull() {
+    let cluster = Cluster::new();
+    let tracker = cluster.tracker().await;
+    let [lead, other] = [cluster.node("a", &tracker).await, cluster.node("b", &tracker).await];
+    let blob = digest(7);
+    let ask = |node: &Node, registry: &'static str| {
+        let client = node.client.clone();
+        async move { client.pull_secret(registry, "team/app", &blob).await }
+    };
+    let no_lease = |error: ClientError| matches!(&error, ClientError::Refused { error, .. } if error == "no_lease");
+    assert!(no_lease(ask(&lead, "private.example").await.unwrap_err()), "nobody leads yet");
+    let granted = lead.client.announce(&[started(blob)]).await.remove(0).unwrap();
+    assert!(matches!(granted.reply.lease, LeaseState::Granted(_)), "{granted:?}");
+    other.client.announce(&[started(blob)]).await.remove(0).unwrap();
+    let secret = ask(&lead, "private.example").await.unwrap().expect("there are credentials");
+    assert_eq!(secret.kind, SecretKind::Token("geheim".to_owned()));
+    assert!(no_lease(ask(&other, "private.example").await.unwrap_err()));
+    assert_eq!(ask(&lead, "open.example").await.unwrap(), None);
+    assert!(matches!(ask(&lead, "down.example").await, Err(ClientError::Resolve(ResolveError::Unreachable(_)))));
+    assert!(!tracker.metrics().contains("geheim"));
+    lead.stop().await;
+    other.stop().await;
     tracker.stop().await;
 }
 
