@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
-use shoal_chain::{Link, SignedLinks, verify_chunk};
+use shoal_chain::{Link, SignedLinks};
 use shoal_store::StoreError;
 use shoal_swarm::{Action, DisconnectReason, PeerHandle, Recipients, VerifyTicket};
 use shoal_types::{BlobInfo, BlobKey, ChunkIndex, ChunkSize, Geometry, NodeId};
@@ -22,6 +22,7 @@ use super::links::Checked;
 use super::room::{Done, Outcome, Room};
 use super::trace::Trace;
 use super::transfer::{CameFrom, TransferError};
+use super::verifying::Job;
 use crate::transport::PeerId;
 
 impl Room {
@@ -107,24 +108,9 @@ impl Room {
             self.engine.handle_verified(now, ticket, false);
             return;
         };
-        let (info, shelf, results) = (blob.info, blob.shelf(&self.desk.store), self.results.clone());
+        let (info, shelf) = (blob.info, blob.shelf(&self.desk.store));
         let before = before.unwrap_or_else(|| Link::initial(info.digest.algorithm()));
-        tokio::task::spawn_blocking(move || {
-            let outcome = match verify_chunk(&info, chunk, &bytes, before, after) {
-                Ok(proof) => match shelf.keep(&proof, bytes) {
-                    Ok(Some(kept)) => Outcome::Right(kept),
-                    // Removed meanwhile, or begun anew: nobody waits for it.
-                    Ok(None) | Err(StoreError::Absent) => Outcome::Stale,
-                    Err(error) => {
-                        tracing::warn!(%error, digest = %info.digest, %chunk, "a chunk can't be kept");
-                        Outcome::NoRoom
-                    }
-                },
-                Err(_) => Outcome::Wrong,
-            };
-            // The room ends before its channel does.
-            let _ = results.blocking_send(Done::Verified { ticket, outcome });
-        });
+        self.verifiers.verify(Job { ticket, blob: info, bytes, before, after, shelf });
     }
 
     pub(super) fn verified(&mut self, ticket: VerifyTicket, outcome: Outcome) {
@@ -168,6 +154,7 @@ impl Room {
             identity: Arc::clone(identity),
             origins: Arc::clone(&self.origins),
             shelf: blob.shelf(&self.desk.store),
+            backlog: self.backlog.clone(),
         };
         let fetch = blob.trace.fetch(first, end, lead::fetch(errand, self.results.clone()));
         self.runs.insert(key, tokio::spawn(fetch));
@@ -183,7 +170,7 @@ impl Room {
         let now = self.now();
         let blob = self.blobs.get(&key.digest).filter(|blob| blob.info.key() == key);
         match fetched {
-            Fetched::Chunk { epoch, chunk, kept, links, merged } => {
+            Fetched::Chunk { epoch, chunk, kept, links, merged, waiting } => {
                 self.desk.traffic.from_origin.fetch_add(kept.bytes.len() as u64, Ordering::Relaxed);
                 if let Some(blob) = self.blobs.get_mut(&key.digest) {
                     blob.trace.add_from_origin(kept.bytes.len() as u64);
@@ -194,6 +181,7 @@ impl Room {
                 if let Some(merged) = merged {
                     self.engine.handle_merged_links(now, key, &merged);
                 }
+                drop(waiting);
             }
             Fetched::Failed { epoch, failure, error } => {
                 self.runs.remove(&key);

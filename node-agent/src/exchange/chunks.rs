@@ -9,10 +9,11 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use shoal_types::{BlobInfo, BlobKey, ChunkIndex, NodeId};
 
 use super::reads::Reads;
+use super::verifying::Backlog;
 use crate::transport::{ChunkStore, IncomingChunk, OutgoingChunk};
 
 /// Who has sent bytes since the room looked last.
@@ -22,11 +23,12 @@ pub(super) type Heard = Arc<Mutex<BTreeSet<NodeId>>>;
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     heard: Heard,
+    backlog: Backlog,
 }
 
 impl Chunks {
-    pub(super) fn new(heard: &Heard) -> Self {
-        Self { heard: Arc::clone(heard) }
+    pub(super) fn new(heard: &Heard, backlog: &Backlog) -> Self {
+        Self { heard: Arc::clone(heard), backlog: backlog.clone() }
     }
 }
 
@@ -35,30 +37,31 @@ impl ChunkStore for Chunks {
     type Outgoing = Stored;
 
     fn receive(&self, from: NodeId, _: BlobKey, _: ChunkIndex, _: u32) -> Arriving {
-        Arriving { pieces: Vec::new(), from, heard: Arc::clone(&self.heard) }
+        Arriving { bytes: BytesMut::new(), from, heard: Arc::clone(&self.heard), backlog: self.backlog.clone() }
     }
 }
 
 /// A chunk that is coming.
 #[derive(Debug)]
 pub(super) struct Arriving {
-    pieces: Vec<Bytes>,
+    bytes: BytesMut,
     from: NodeId,
     heard: Heard,
+    backlog: Backlog,
 }
 
 impl Arriving {
     /// What has come.
-    pub(super) fn into_bytes(mut self) -> Bytes {
-        // Most chunks come in one piece.
-        if self.pieces.len() == 1 { self.pieces.remove(0) } else { self.pieces.concat().into() }
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.bytes.freeze()
     }
 }
 
 impl IncomingChunk for Arriving {
-    async fn put(&mut self, bytes: Bytes) {
-        self.pieces.push(bytes);
+    async fn put(&mut self, bytes: BytesMut) {
+        self.bytes.unsplit(bytes);
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(self.from);
+        self.backlog.has_room().await;
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::blobs::{Kept, Shelf};
 use super::room::Done;
+use super::verifying::{Backlog, Waiting};
 use super::{FetchError, Origins, Source};
 
 /// Links that are signed once more together: for everybody a signature for eight links is much less to keep than one for each.
@@ -36,6 +37,7 @@ pub(super) struct Errand {
     pub(super) identity: Arc<NodeIdentity>,
     pub(super) origins: Arc<dyn Origins>,
     pub(super) shelf: Shelf,
+    pub(super) backlog: Backlog,
 }
 
 /// What came of it.
@@ -48,6 +50,7 @@ pub(super) enum Fetched {
         links: Option<Box<VerifiedLinks>>,
         /// The last few links together.
         merged: Option<Box<VerifiedLinks>>,
+        waiting: Waiting,
     },
     /// The origin refuses, or can't be reached.
     Failed { epoch: u64, failure: OriginFailure, error: Option<OriginError> },
@@ -87,7 +90,7 @@ enum Trouble {
 }
 
 async fn run(errand: Errand, done: &mpsc::Sender<Done>) -> Result<(), Trouble> {
-    let Errand { blob, epoch, chunks, before, source, identity, origins, shelf } = errand;
+    let Errand { blob, epoch, chunks, before, source, identity, origins, shelf, backlog } = errand;
     let geometry = blob.geometry;
     let first = ChunkIndex::new(chunks.start);
     let (Some(from), Some(to)) = (geometry.byte_range(first), geometry.byte_range(ChunkIndex::new(chunks.end - 1)))
@@ -112,6 +115,8 @@ async fn run(errand: Errand, done: &mpsc::Sender<Done>) -> Result<(), Trouble> {
                 None => return Err(Trouble::Length),
             }
         }
+        backlog.has_room().await;
+        let waiting = backlog.add(length);
         let bytes = coming.split_to(length).freeze();
         let last = chunk == geometry.last_chunk();
         let shelf = shelf.clone();
@@ -147,7 +152,7 @@ async fn run(errand: Errand, done: &mpsc::Sender<Done>) -> Result<(), Trouble> {
             let bytes = run.iter().flat_map(|(_, link)| link.as_bytes().to_vec()).collect();
             LinkRun::new(blob.digest.algorithm(), run[0].0, bytes).ok().map(sign)
         });
-        let fetched = Fetched::Chunk { epoch, chunk, kept, links, merged };
+        let fetched = Fetched::Chunk { epoch, chunk, kept, links, merged, waiting };
         done.send(Done::Fetched { key: blob.key(), fetched }).await.map_err(|_| Trouble::Ended)?;
         match next {
             Some(next) => builder = next,

@@ -28,6 +28,7 @@ mod standin;
 mod start;
 mod trace;
 mod transfer;
+mod verifying;
 
 use std::ops::Range;
 use std::pin::Pin;

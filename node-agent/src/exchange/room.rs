@@ -39,6 +39,7 @@ use super::standin::StandIn;
 use super::start::{BlobSnapshot, Command, Desk, ExchangeConfig, Snapshot};
 use super::trace::Trace;
 use super::transfer::{CameFrom, Transfer, TransferError};
+use super::verifying::{Backlog, Verifiers, Waiting};
 use crate::transport::{ConnectError, Event, Events, Identity, Local, PeerId, PeerNet, Security};
 
 /// Results of tasks that wait for the room: one for each verification and fetch under way is the usual number.
@@ -55,7 +56,7 @@ const KEEP_LINKS_EVERY: Duration = Duration::from_millis(500);
 
 /// What tasks report.
 pub(super) enum Done {
-    Verified { ticket: VerifyTicket, outcome: Outcome },
+    Verified { ticket: VerifyTicket, outcome: Outcome, waiting: Waiting },
     Fetched { key: BlobKey, fetched: Fetched },
     Announced(Box<Announced>),
     Keys(BTreeMap<NodeId, Vec<NodeKey>>),
@@ -105,6 +106,8 @@ pub(super) struct Room {
     pub(super) links: Links,
     /// Chunks that have come and wait for their links.
     pub(super) held: BTreeMap<(BlobKey, ChunkIndex), Bytes>,
+    pub(super) verifiers: Verifiers,
+    pub(super) backlog: Backlog,
     pub(super) runs: Runs,
     pub(super) hashing: Hashing,
     heard: Heard,
@@ -130,6 +133,7 @@ impl Room {
         origins: Arc<dyn Origins>,
     ) -> Self {
         let (results, done) = mpsc::channel(RESULTS);
+        let backlog = Backlog::default();
         let began = Instant::now();
         let me = node_id(&config.name);
         let (config_seed, own_copy_for) = (config.seed, config.own_copy_for);
@@ -147,6 +151,8 @@ impl Room {
             connections: BTreeMap::new(),
             links: Links::default(),
             held: BTreeMap::new(),
+            verifiers: Verifiers::start(backlog.clone(), &results),
+            backlog,
             runs: Runs::new(),
             hashing: Hashing::new(own_copy_for),
             heard: Heard::default(),
@@ -267,7 +273,9 @@ impl Room {
         let ExchangeConfig { name, zone, listen, plain_peers, transport, .. } = self.config.clone();
         let (sender, receiver) = watch::channel(made);
         let security = if plain_peers { Security::Plain } else { Security::Tls(receiver) };
-        match PeerNet::bind(Local { name, zone, listen }, security, transport, Chunks::new(&self.heard)).await {
+        match PeerNet::bind(Local { name, zone, listen }, security, transport, Chunks::new(&self.heard, &self.backlog))
+            .await
+        {
             Ok((peers, events)) => {
                 tracing::info!(address = %peers.local_addr(), "peers are taken");
                 self.net = Some(Net { peers, events, identity: sender });
@@ -502,7 +510,10 @@ impl Room {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Verified { ticket, outcome } => self.verified(ticket, outcome),
+            Done::Verified { ticket, outcome, waiting } => {
+                self.verified(ticket, outcome);
+                drop(waiting);
+            }
             Done::Fetched { key, fetched } => self.fetched(key, fetched),
             Done::Announced(announced) => self.announced(*announced),
             Done::Keys(keys) => {

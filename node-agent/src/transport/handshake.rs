@@ -17,22 +17,20 @@ use bytes::BytesMut;
 use rustls_pki_types::ServerName;
 use shoal_wire::codec::{Decoded, decode_frame, encode_frame};
 use shoal_wire::{CloseReason, Contact, Hello, NodeName, PeerFrame, Versions};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::event::{ConnectError, Malformed};
 use super::identity::{Identity, NodeCertificate, Usage};
+use super::records::Records;
 use super::tls;
-
-/// What is read from the socket at a time under TLS, which itself asks for 4 KiB at a time.
-const SOCKET_BUFFER: usize = 64 << 10;
 
 /// The longest greeting has 340 bytes; a later release's may have a few more fields.
 const MAX_GREETING: usize = 4 << 10;
 
 /// A connection under TLS.
-pub(crate) type Secure = TlsStream<BufReader<TcpStream>>;
+pub(crate) type Secure = TlsStream<Records>;
 
 /// A connection whose other end has greeted.
 #[derive(Debug)]
@@ -50,9 +48,9 @@ pub(crate) async fn secure_dial(
     address: SocketAddr,
 ) -> Result<(Secure, Arc<NodeCertificate>), ConnectError> {
     let connector = TlsConnector::from(identity.client.clone());
-    let stream = BufReader::with_capacity(SOCKET_BUFFER, stream);
     // The name isn't sent and not compared: the certificate's is, with the node's.
-    let stream = TlsStream::from(connector.connect(ServerName::IpAddress(address.ip().into()), stream).await?);
+    let stream =
+        TlsStream::from(connector.connect(ServerName::IpAddress(address.ip().into()), Records::new(stream)).await?);
     let certificate = certificate_of(identity, &stream, Usage::Server)?;
     Ok((stream, certificate))
 }
@@ -63,8 +61,7 @@ pub(crate) async fn secure_accept(
     stream: TcpStream,
 ) -> Result<(Secure, Arc<NodeCertificate>), ConnectError> {
     let acceptor = TlsAcceptor::from(identity.server.clone());
-    let stream = BufReader::with_capacity(SOCKET_BUFFER, stream);
-    let stream = TlsStream::from(acceptor.accept(stream).await?);
+    let stream = TlsStream::from(acceptor.accept(Records::new(stream)).await?);
     let certificate = certificate_of(identity, &stream, Usage::Client)?;
     Ok((stream, certificate))
 }

@@ -24,6 +24,7 @@ mod net;
 mod outgoing;
 mod rate;
 mod read;
+mod records;
 mod registry;
 mod settings;
 mod store;

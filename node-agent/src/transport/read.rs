@@ -1,8 +1,8 @@
 //! The reading half of a connection.
 //!
 //! State: the bytes that came and aren't used yet; the chunk that has begun, and how much of it is still to come.
-//! Invariants: a frame is taken whole, a chunk's bytes go to the store while they come; no more is buffered than one frame's limit or
-//! one piece of a chunk. While the driver or the store is slow nothing is read, so that the sender feels it.
+//! Invariants: a frame is taken whole, a chunk's bytes go to the store while they come; no more is buffered than one frame's limit and
+//! what has come of one chunk. While the driver or the store is slow nothing is read, so that the sender feels it.
 //! Absent on purpose: what frames mean, beyond what keeps a connection alive.
 
 use bytes::{Buf, BytesMut};
@@ -100,7 +100,9 @@ impl<'a, S: ChunkStore, T: AsyncRead> Reader<'a, S, T> {
         let Connection { shared, peer, node, .. } = self.connection;
         let received = shared.store.receive(*node, key, chunk, length);
         shared.tell(Event::ChunkStarted { peer: *peer, key, chunk }).await?;
-        let arriving = Arriving { key, chunk, left: length as usize, piece: BytesMut::new(), received };
+        // Memory is taken as it is filled.
+        let piece = BytesMut::with_capacity(length as usize);
+        let arriving = Arriving { key, chunk, left: length as usize, piece, received };
         if length == 0 {
             return self.end(arriving).await;
         }
@@ -116,9 +118,6 @@ impl<'a, S: ChunkStore, T: AsyncRead> Reader<'a, S, T> {
         let mut left = length;
         while left > 0 {
             let piece = &mut arriving.piece;
-            if piece.capacity() == 0 {
-                piece.reserve(arriving.left.min(PIECE_BYTES));
-            }
             let want = left.min(PIECE_BYTES - piece.len());
             // What is here is copied, so that the buffer stays whole and is used again.
             let here = want.min(self.buffer.len());
@@ -134,7 +133,7 @@ impl<'a, S: ChunkStore, T: AsyncRead> Reader<'a, S, T> {
             left -= want;
             arriving.left -= want;
             if piece.len() == PIECE_BYTES || arriving.left == 0 {
-                arriving.received.put(std::mem::take(piece).freeze()).await;
+                arriving.received.put(piece.split()).await;
             }
         }
         if arriving.left == 0 {

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::io;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use shoal_types::{BlobKey, ChunkIndex, NodeId};
 
 /// Where chunks that come are put, and where those that are sent are read from.
@@ -23,9 +23,10 @@ pub trait ChunkStore: Send + Sync + 'static {
 
 /// Takes a chunk's bytes while they come. Dropped before all are there, if the connection ends.
 pub trait IncomingChunk: Send + 'static {
-    /// The next bytes, up to 256 KiB. The connection's next bytes are read when this is done, so a slow disk slows the sender down.
+    /// The next bytes, up to 256 KiB, which lie in memory where the ones before them end: `unsplit` joins them without a copy. The
+    /// connection's next bytes are read when this is done, so a slow disk slows the sender down.
     /// What goes wrong is kept until somebody asks for the chunk: the transport goes on.
-    fn put(&mut self, bytes: Bytes) -> impl Future<Output = ()> + Send;
+    fn put(&mut self, bytes: BytesMut) -> impl Future<Output = ()> + Send;
 }
 
 /// Gives a chunk's bytes in order.

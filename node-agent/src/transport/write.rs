@@ -25,8 +25,8 @@ const HEAD_BYTES: usize = 512;
 /// A slice keeps messages waiting for about 2 ms.
 const SLICES_A_SECOND: u64 = 500;
 
-/// A record of TLS: less would cost more in records than it gains.
-const MIN_SLICE: usize = 16 << 10;
+/// As much as the kernel keeps unsent: messages wait for that in any case, and every slice is a system call.
+const MIN_SLICE: usize = 32 << 10;
 
 /// How fast chunks leave.
 #[derive(Debug, Default)]
@@ -100,7 +100,7 @@ impl<'a, S: ChunkStore, T: AsyncWrite> Writer<'a, S, T> {
         let WaitingChunk { key, chunk, length, mut source } = waiting;
         let peer = *peer;
         let mut left = length as usize;
-        let slice = shared.upload.piece(self.pace.slice_bytes());
+        let slice = even(left, shared.upload.piece(self.pace.slice_bytes()));
         let mut piece = match next(&mut source, slice.min(left)).await {
             Ok(first) => first,
             Err(error) => return shared.tell(Event::SendFailed { peer, key, chunk, error }).await,
@@ -162,6 +162,11 @@ async fn within<S: ChunkStore>(
 
 fn put(frame: &PeerFrame, out: &mut BytesMut) -> Result<(), CloseCause> {
     encode_frame(frame, out).map_err(|error| CloseCause::Source(io::Error::other(error)))
+}
+
+/// The size of as few slices as make up all of it, none of them short.
+fn even(all: usize, most: usize) -> usize {
+    all.div_ceil(all.div_ceil(most).max(1))
 }
 
 /// A piece of a chunk; none of an empty one.

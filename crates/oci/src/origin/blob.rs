@@ -28,7 +28,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, Method, header};
 use shoal_types::Digest;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,20 +41,20 @@ use crate::range;
 
 /// What a blob's parts may hold in memory together. An agent has 128 MiB and leads a few blobs at a time: 8 MiB each leave room for
 /// everything else. It is also more than the bandwidth-delay product of 1 Gbit/s over 50 ms.
-const WINDOW_BYTES: u64 = 8 << 20;
+const WINDOW_BYTES: usize = 8 << 20;
 
 /// The first part's size. At 50 Mbit/s shared by four connections it takes 160 ms.
 const FIRST_PART_BYTES: u64 = 256 << 10;
 
 /// Smaller parts would be mostly requests.
-const SMALLEST_PART_BYTES: u64 = 128 << 10;
+const SMALLEST_PART_BYTES: usize = 128 << 10;
 
 /// A part should take about 100 ms: long against a round trip, so that requests cost little; short against the whole, because parts
 /// behind the first one arrive early and wait, while the swarm waits for the first.
 const PART_TIME: Range<Duration> = Duration::from_millis(50)..Duration::from_millis(200);
 
-/// Pieces of a part in its channel. Pieces have 8 to 64 KiB: this holds the largest part of [`WINDOW_BYTES`] / 4 without waiting, and a server
-/// that sends single bytes makes its own part wait, nothing else.
+/// Pieces of a part in its channel. Pieces have 8 to 400 KiB: of the small ones this holds the largest part of [`WINDOW_BYTES`] / 4 without
+/// waiting, and a server that sends single bytes makes its own part wait, nothing else. Of the large ones there are fewer ([`Piece`]).
 const PIECES: usize = 256;
 
 /// A failure after so much progress is a new one, not the same again.
@@ -75,8 +75,15 @@ pub struct BlobStream {
 #[derive(Debug)]
 struct Part {
     end: u64,
-    pieces: mpsc::Receiver<Result<Bytes, OriginError>>,
+    pieces: mpsc::Receiver<Result<Piece, OriginError>>,
     _task: AbortOnDropHandle<()>,
+}
+
+/// Bytes that wait in a part's channel, and the part's share of the window that they take.
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
 }
 
 /// What the parts of one blob share.
@@ -135,7 +142,7 @@ impl BlobStream {
                 break;
             };
             match part.pieces.recv().await {
-                Some(Ok(bytes)) => {
+                Some(Ok(Piece { bytes, _room })) => {
                     self.at += bytes.len() as u64;
                     self.ask_ahead();
                     return Some(Ok(bytes));
@@ -199,9 +206,10 @@ async fn fetch_part(
     source: Arc<Source>,
     range: Range<u64>,
     end_of_all: u64,
-    pieces: mpsc::Sender<Result<Bytes, OriginError>>,
+    pieces: mpsc::Sender<Result<Piece, OriginError>>,
 ) {
-    let mut transfer = Transfer { at: range.start, end: range.end, end_of_all, waited: Duration::ZERO };
+    let room = Arc::new(Semaphore::new(source.largest_part()));
+    let mut transfer = Transfer { at: range.start, end: range.end, end_of_all, waited: Duration::ZERO, room };
     let mut failures = 0;
     let mut failed_at = range.start;
     loop {
@@ -228,6 +236,8 @@ struct Transfer {
     end_of_all: u64,
     /// How long the server was waited for: not the time in which the reader was behind.
     waited: Duration,
+    /// Bytes that may wait for the reader.
+    room: Arc<Semaphore>,
 }
 
 enum Failure {
@@ -243,7 +253,7 @@ impl From<OriginError> for Failure {
 }
 
 impl Transfer {
-    async fn run(&mut self, source: &Source, pieces: &mpsc::Sender<Result<Bytes, OriginError>>) -> Result<(), Failure> {
+    async fn run(&mut self, source: &Source, pieces: &mpsc::Sender<Result<Piece, OriginError>>) -> Result<(), Failure> {
         let asked = Instant::now();
         let mut answer = source.ask(self.at, self.end).await?;
         let answered_after = asked.elapsed();
@@ -272,7 +282,11 @@ impl Transfer {
             }
             if !chunk.is_empty() {
                 self.at += chunk.len() as u64;
-                pieces.send(Ok(chunk)).await.map_err(|_| Failure::Abandoned)?;
+                let takes = u32::try_from(chunk.len().min(source.largest_part())).unwrap_or(u32::MAX);
+                let room = Arc::clone(&self.room).acquire_many_owned(takes);
+                // Nobody closes it; whoever reads no more ends this task.
+                let _room = room.await.map_err(|_| Failure::Abandoned)?;
+                pieces.send(Ok(Piece { bytes: chunk, _room })).await.map_err(|_| Failure::Abandoned)?;
             }
         }
         // Reading the end keeps the connection, and shows a body that goes on.
@@ -345,6 +359,11 @@ impl Source {
         Ok(answer)
     }
 
+    /// A connection's share of the window.
+    fn largest_part(&self) -> usize {
+        (WINDOW_BYTES / self.origin.connections.get()).max(SMALLEST_PART_BYTES)
+    }
+
     /// The next parts' size, after one of `bytes` has kept us waiting for so long.
     fn adapt(&self, bytes: u64, waited: Duration) {
         let current = self.part_bytes.load(Ordering::Relaxed);
@@ -352,7 +371,7 @@ impl Source {
         if bytes != current {
             return;
         }
-        let largest = (WINDOW_BYTES / self.origin.connections.get() as u64).max(SMALLEST_PART_BYTES);
+        let largest = self.largest_part() as u64;
         let next = if waited < PART_TIME.start {
             current * 2
         } else if waited > PART_TIME.end {
@@ -361,7 +380,7 @@ impl Source {
             current
         };
         // Two parts that end at once may both count; the size is a guess anyway.
-        self.part_bytes.store(next.clamp(SMALLEST_PART_BYTES, largest), Ordering::Relaxed);
+        self.part_bytes.store(next.clamp(SMALLEST_PART_BYTES as u64, largest), Ordering::Relaxed);
     }
 
     fn moved_to(&self) -> std::sync::MutexGuard<'_, Option<Hop>> {

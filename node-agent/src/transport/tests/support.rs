@@ -37,7 +37,7 @@ impl ChunkStore for Memory {
 }
 
 impl IncomingChunk for Received {
-    async fn put(&mut self, bytes: Bytes) {
+    async fn put(&mut self, bytes: BytesMut) {
         self.0.extend_from_slice(&bytes);
     }
 }
