@@ -16,7 +16,7 @@
 //! ```
 //!
 //! State: the artifacts with their tasks, the pins.
-//! Invariants: at most [`AT_ONCE`] artifacts are fetched at a time, at most [`MAX_ARTIFACTS`] carried; pins are those of the document that was
+//! Invariants: at most `AT_ONCE` artifacts are fetched at a time, at most `MAX_ARTIFACTS` carried; pins are those of the document that was
 //! heard last, in this run or before; nothing is let go before there is a word of the Swarms.
 //! Absent on purpose: tags (resolved by who writes the document), and taking content out of a runtime or the store: both have their own eviction.
 
