@@ -32,7 +32,7 @@ pub struct CertsDir {
     root: PathBuf,
     pub(super) disk: Disk,
     /// Held for as long as this lives.
-    _lock: File,
+    lock: File,
 }
 
 /// What was done.
@@ -69,6 +69,15 @@ struct Plan<'a> {
     endpoint: Option<&'a Endpoint>,
 }
 
+impl Drop for CertsDir {
+    /// Closing the file isn't enough: a child that this process is just starting shares it until it executes its program.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::debug!(%error, "the directory's lock ends with the process");
+        }
+    }
+}
+
 impl CertsDir {
     /// Takes a directory that the runtime's `config_path` names.
     ///
@@ -81,7 +90,7 @@ impl CertsDir {
         fs::read_dir(&root).map_err(failed)?;
         let lock = File::open(&root).map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { root, disk: Disk::default(), _lock: lock }),
+            Ok(()) => Ok(Self { root, disk: Disk::default(), lock }),
             Err(TryLockError::WouldBlock) => Err(HostsError::Busy { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
