@@ -9,5 +9,6 @@ pub mod mirror;
 pub mod pull;
 pub mod push;
 pub mod runtime;
+mod saved;
 pub mod standalone;
 pub mod transport;

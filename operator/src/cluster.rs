@@ -15,10 +15,10 @@ use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, Resource};
-use shoal_telemetry::Condition;
+use shoal_telemetry::{Condition, with_causes};
 use tokio::sync::watch;
 
-use crate::error::{StartError, chain};
+use crate::error::StartError;
 
 /// Who has written a field, as the API server remembers it.
 pub(crate) const FIELD_MANAGER: &str = "shoal-operator";
@@ -28,21 +28,21 @@ pub(crate) async fn client(kubeconfig: Option<&Path>) -> Result<Client, StartErr
     let config = match kubeconfig {
         Some(path) => {
             let unusable = |error: &dyn std::error::Error| {
-                StartError::Setting(format!("{}: {}: check the kubeconfig", path.display(), chain(error)))
+                StartError::Setting(format!("{}: {}: check the kubeconfig", path.display(), with_causes(error)))
             };
             let read = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
             let config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
             config.map_err(|error| unusable(&error))?
         }
         None => kube::Config::incluster().map_err(|error| {
-            let error = chain(&error);
+            let error = with_causes(&error);
             StartError::Setting(format!(
                 "no API server is known ({error}): run in a pod with a service account, or give --kubeconfig FILE"
             ))
         })?,
     };
     Client::try_from(config)
-        .map_err(|error| StartError::Setting(format!("no API server can be asked: {}", chain(&error))))
+        .map_err(|error| StartError::Setting(format!("no API server can be asked: {}", with_causes(&error))))
 }
 
 /// All objects of a kind, or those that were asked for.
@@ -89,9 +89,9 @@ where
                     Ok(_) => {}
                     Err(error) if listed => {
                         let kind = K::kind(&());
-                        tracing::warn!(%kind, error = chain(&error), "objects can't be watched: what was known holds");
+                        tracing::warn!(%kind, error = with_causes(&error), "objects can't be watched: what was known holds");
                     }
-                    Err(error) => known.fails(format!("{}s can't be listed: {}", K::kind(&()), chain(&error))),
+                    Err(error) => known.fails(format!("{}s can't be listed: {}", K::kind(&()), with_causes(&error))),
                 }
             }
         };

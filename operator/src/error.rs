@@ -2,7 +2,7 @@
 //!
 //! State: none. Invariant: the text is one line.
 
-use shoal_telemetry::AdminError;
+use shoal_telemetry::{AdminError, with_causes};
 use shoal_tracker_server::{AuthorityError, ServerError};
 
 /// Why it doesn't run.
@@ -21,10 +21,10 @@ pub enum StartError {
     #[error(transparent)]
     Admin(#[from] AdminError),
     /// The CA can't be used.
-    #[error("the CA can't be used: {}", chain(.0))]
+    #[error("the CA can't be used: {}", with_causes(.0))]
     Authority(#[from] AuthorityError),
     /// The tracker can't start.
-    #[error("the tracker can't start: {}", chain(.0))]
+    #[error("the tracker can't start: {}", with_causes(.0))]
     Tracker(#[from] ServerError),
 }
 
@@ -37,18 +37,4 @@ impl StartError {
             _ => 1,
         }
     }
-}
-
-/// An error with its causes, on one line. Some errors say their cause's text themselves.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !line.contains(&text) {
-            line = format!("{line}: {text}");
-        }
-        source = cause.source();
-    }
-    line.replace('\n', " ")
 }

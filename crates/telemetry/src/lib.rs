@@ -5,6 +5,7 @@
 //! Absent on purpose: metrics as globals, and labels without a closed set of values.
 
 mod admin;
+mod causes;
 mod logs;
 mod metrics;
 #[cfg(feature = "otlp")]
@@ -13,6 +14,7 @@ mod readiness;
 mod telemetry;
 
 pub use admin::{Admin, AdminError, AdminServer, DEFAULT_ADDRESS};
+pub use causes::with_causes;
 pub use logs::{LogFormat, LogLevel, UnknownSetting};
 pub use metrics::{OPENMETRICS, encode, registry};
 pub use readiness::{Condition, Missing, Readiness};

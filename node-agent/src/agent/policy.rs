@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::StartError;
 use crate::push::Wanted;
+use crate::saved;
 
 /// While there is no word of the tracker, it is looked for one so often: nothing can be pulled through the mirror before.
 const FIRST: Duration = Duration::from_millis(200);
@@ -149,7 +150,7 @@ impl PolicyKeeper {
                     self.push(&adopted);
                     loaded();
                     let (file, text) = (self.file.clone(), adopted.text());
-                    let saved = tokio::task::spawn_blocking(move || save(&file, text.as_bytes())).await;
+                    let saved = tokio::task::spawn_blocking(move || saved::write(&file, text.as_bytes())).await;
                     if let Ok(Err(error)) = saved {
                         tracing::warn!(%error, file = %self.file.display(), "the Swarm can't be kept");
                     }
@@ -187,12 +188,6 @@ impl PolicyKeeper {
             is_new
         });
     }
-}
-
-fn save(file: &Path, text: &[u8]) -> io::Result<()> {
-    let new = file.with_extension("yaml.new");
-    fs::write(&new, text)?;
-    fs::rename(&new, file)
 }
 
 /// In Kubernetes' words, which are Go's.

@@ -2,14 +2,13 @@
 //!
 //! State: none. Invariant: a command ends by itself within 15 s of SIGTERM or SIGINT.
 
-use std::error::Error as _;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use shoal_store::Limits;
-use shoal_telemetry::{Admin, Readiness};
+use shoal_telemetry::{Admin, Readiness, with_causes};
 use shoal_wire::NodeName;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
@@ -60,18 +59,8 @@ impl std::error::Error for CommandError {}
 
 impl From<StartError> for CommandError {
     fn from(error: StartError) -> Self {
-        let mut line = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            // Some errors say their source's text themselves.
-            let text = cause.to_string();
-            if !line.contains(&text) {
-                line = format!("{line}: {text}");
-            }
-            source = cause.source();
-        }
         let code = if error.is_configuration() { 2 } else { 1 };
-        Self { line: line.replace('\n', " "), code }
+        Self { line: with_causes(&error), code }
     }
 }
 

@@ -4,7 +4,6 @@
 //! Invariants: the file is replaced as a whole; one that can't be read counts as none.
 //! Absent on purpose: whether a record may be served; that is the policy's.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +16,7 @@ use shoal_types::Digest;
 use tokio_util::sync::CancellationToken;
 
 use super::bounded::Bounded;
+use crate::saved;
 
 /// A record takes some 300 bytes: 1.2 MiB for all, ten times the names of a node's 250 pods.
 const MAX_RECORDS: usize = 1 << 12;
@@ -59,7 +59,7 @@ impl Records {
     pub(super) fn load(dir: &Path) -> Self {
         let file = dir.join("records.json");
         let mut table = Bounded::new(MAX_RECORDS);
-        match read(&file) {
+        match saved::read_json::<Vec<Entry>>(&file, MAX_FILE_BYTES) {
             Ok(entries) => entries.into_iter().filter_map(Entry::parse).for_each(|(name, is)| table.insert(name, is)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(%error, file = %file.display(), "the names that were known are lost"),
@@ -92,7 +92,7 @@ impl Records {
             if self.changed.swap(false, Ordering::Relaxed) {
                 let entries: Vec<Entry> = self.lock().iter().map(Entry::of).collect();
                 let file = self.file.clone();
-                let saved = tokio::task::spawn_blocking(move || save(&file, &entries)).await;
+                let saved = tokio::task::spawn_blocking(move || saved::write_json(&file, &entries)).await;
                 if let Ok(Err(error)) = saved {
                     tracing::warn!(%error, file = %self.file.display(), "what names mean can't be saved");
                 }
@@ -132,21 +132,10 @@ impl Entry {
     }
 }
 
-fn read(file: &Path) -> io::Result<Vec<Entry>> {
-    if fs::metadata(file)?.len() > MAX_FILE_BYTES {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(serde_json::from_slice(&fs::read(file)?)?)
-}
-
-fn save(file: &Path, entries: &[Entry]) -> io::Result<()> {
-    let new = file.with_extension("json.new");
-    fs::write(&new, serde_json::to_vec(entries)?)?;
-    fs::rename(&new, file)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[tokio::test]

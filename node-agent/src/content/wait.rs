@@ -59,11 +59,37 @@ impl From<Trouble> for Failure {
     }
 }
 
+/// Whether a transfer moves.
+struct Progress<'a> {
+    transfer: &'a Transfer,
+    verified: u64,
+    since: Instant,
+}
+
+impl<'a> Progress<'a> {
+    fn of(transfer: &'a Transfer) -> Self {
+        Self { transfer, verified: transfer.progress().0, since: Instant::now() }
+    }
+
+    /// Looks again. It may stand still for less than `within`, and for less than [`REFUSAL_COUNTS`] once the origin has refused.
+    fn look(&mut self, within: Duration) -> Result<(), Trouble> {
+        let (now, verified) = (Instant::now(), self.transfer.progress().0);
+        if verified != self.verified {
+            (self.verified, self.since) = (verified, now);
+        }
+        let still = now - self.since;
+        match self.transfer.origin_error() {
+            Some(error) if still >= REFUSAL_COUNTS && !error.is_transient() => Err(Trouble::Refused(error)),
+            _ if still >= within => Err(Trouble::Stalled),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The next verified bytes from `offset` on, before `end`.
 pub(super) async fn piece(transfer: &Transfer, offset: u64, end: u64, strict: bool) -> Result<Bytes, Trouble> {
     let most = usize::try_from(end - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-    let started = Instant::now();
-    let (mut moved_at, mut moved) = (started, transfer.progress().0);
+    let (started, mut progress) = (Instant::now(), Progress::of(transfer));
     let mut reading = std::pin::pin!(transfer.read(offset, most, strict));
     loop {
         match timeout(LOOK_EVERY, reading.as_mut()).await {
@@ -73,37 +99,22 @@ pub(super) async fn piece(transfer: &Transfer, offset: u64, end: u64, strict: bo
             Ok(Err(error)) => return Err(Trouble::Failed(error)),
             Err(_) => {}
         }
-        let (now, verified) = (Instant::now(), transfer.progress().0);
-        if verified != moved {
-            (moved_at, moved) = (now, verified);
-        }
-        let still = now - moved_at;
-        match transfer.origin_error() {
-            Some(error) if still >= REFUSAL_COUNTS && !error.is_transient() => return Err(Trouble::Refused(error)),
-            _ if still >= PROGRESS_WITHIN || now - started >= BYTE_WITHIN => return Err(Trouble::Stalled),
-            _ => {}
+        progress.look(PROGRESS_WITHIN)?;
+        if started.elapsed() >= BYTE_WITHIN {
+            return Err(Trouble::Stalled);
         }
     }
 }
 
 /// The whole of a transfer that nobody reads yet. It may have to let others pass, so that it has more time to move.
 pub(super) async fn completed(transfer: &Transfer) -> Result<(), Trouble> {
-    let (mut moved_at, mut moved) = (Instant::now(), transfer.progress().0);
+    let mut progress = Progress::of(transfer);
     let mut completed = std::pin::pin!(transfer.completed());
     loop {
         if let Ok(ended) = timeout(LOOK_EVERY, completed.as_mut()).await {
             return ended.map_err(Trouble::Failed);
         }
-        let (now, verified) = (Instant::now(), transfer.progress().0);
-        if verified != moved {
-            (moved_at, moved) = (now, verified);
-        }
-        let still = now - moved_at;
-        match transfer.origin_error() {
-            Some(error) if still >= REFUSAL_COUNTS && !error.is_transient() => return Err(Trouble::Refused(error)),
-            _ if still >= BYTE_WITHIN => return Err(Trouble::Stalled),
-            _ => {}
-        }
+        progress.look(BYTE_WITHIN)?;
     }
 }
 

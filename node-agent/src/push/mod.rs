@@ -157,8 +157,8 @@ impl Pusher {
                 pins: Arc::clone(&self.pins),
                 turns: Arc::clone(&self.turns),
             };
-            let task = tokio::spawn(stop.clone().run_until_cancelled_owned(carrier.run()));
-            let task = tokio::spawn(async move { drop(task.await) });
+            let task = stop.clone().run_until_cancelled_owned(carrier.run());
+            let task = tokio::spawn(async move { _ = task.await });
             self.carried.insert(key, Carried { artifact: artifact.clone(), standing, stop, task });
         }
     }

@@ -6,7 +6,6 @@
 //! Absent on purpose: why something is pinned.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Key;
 use crate::exchange::Exchange;
+use crate::saved;
 
 /// A file that is larger isn't ours: 512 artifacts of 1,000 blobs have half of this.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -39,7 +39,7 @@ struct Entry {
 impl Pins {
     pub(super) fn load(data_dir: &Path, exchange: Exchange) -> Self {
         let file = data_dir.join("pins.json");
-        let entries = read(&file).unwrap_or_else(|error| {
+        let entries = saved::read_json::<Vec<Entry>>(&file, MAX_FILE_BYTES).unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
                 tracing::warn!(%error, file = %file.display(), "what is pinned isn't known before it is looked at again");
             }
@@ -78,7 +78,7 @@ impl Pins {
             let stopped = stop.run_until_cancelled(self.changed.notified()).await.is_none();
             let entries: Vec<Entry> = self.lock().iter().map(Entry::of).collect();
             let file = self.file.clone();
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || save(&file, &entries)).await {
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || saved::write_json(&file, &entries)).await {
                 tracing::warn!(%error, file = %self.file.display(), "what is pinned can't be kept for the next start");
             }
             if stopped {
@@ -102,17 +102,4 @@ impl Entry {
         let digests = digests.iter().map(Digest::to_string).collect();
         Self { swarm: swarm.to_string(), name: name.clone(), digests }
     }
-}
-
-fn read(file: &Path) -> io::Result<Vec<Entry>> {
-    if fs::metadata(file)?.len() > MAX_FILE_BYTES {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(serde_json::from_slice(&fs::read(file)?)?)
-}
-
-fn save(file: &Path, entries: &[Entry]) -> io::Result<()> {
-    let new = file.with_extension("json.new");
-    fs::write(&new, serde_json::to_vec(entries)?)?;
-    fs::rename(&new, file)
 }

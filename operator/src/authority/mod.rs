@@ -17,12 +17,12 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
-use shoal_telemetry::Condition;
+use shoal_telemetry::{Condition, with_causes};
 use shoal_tracker_server::{Authority, Handle};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::cluster::{FIELD_MANAGER, Watched};
-use crate::error::{StartError, chain};
+use crate::error::StartError;
 use roots::Roots;
 
 /// The key under which agents find the certificates.
@@ -66,7 +66,7 @@ pub(crate) enum KeepError {
 
 impl From<kube::Error> for KeepError {
     fn from(error: kube::Error) -> Self {
-        Self::Api(chain(&error))
+        Self::Api(with_causes(&error))
     }
 }
 
@@ -109,7 +109,7 @@ impl Keeper {
     fn read(&self, secret: &Secret) -> Result<Held, KeepError> {
         let unusable = |error: String| KeepError::Secret { secret: self.secret.clone(), error };
         let data = secret.data.as_ref().ok_or_else(|| unusable("it is empty".to_owned()))?;
-        let roots = Roots::read(data).map_err(|error| unusable(chain(&error)))?;
+        let roots = Roots::read(data).map_err(|error| unusable(with_causes(&error)))?;
         Ok(Held { roots, version: secret.metadata.resource_version.clone() })
     }
 
@@ -170,7 +170,7 @@ impl Keeper {
                 () = secret.changed() => match secret.all().first().map(|secret| self.read(secret)) {
                     Some(Ok(next)) => Some(next),
                     Some(Err(error)) => {
-                        tracing::error!(error = chain(&error), "the CA that was known holds");
+                        tracing::error!(error = with_causes(&error), "the CA that was known holds");
                         None
                     }
                     // It is gone.
@@ -185,7 +185,7 @@ impl Keeper {
                         next
                     }
                     Err(error) => {
-                        tracing::error!(error = chain(&error), "the CA can't be kept: it is tried again");
+                        tracing::error!(error = with_causes(&error), "the CA can't be kept: it is tried again");
                         look_at = Instant::now() + AGAIN;
                         None
                     }
@@ -198,8 +198,8 @@ impl Keeper {
                 let taken = held.roots.authority().map(|authority| tracker.set_authority(Arc::new(authority)));
                 match taken {
                     Ok(Ok(())) => tracing::info!("the tracker has the CA's new roots"),
-                    Ok(Err(error)) => tracing::error!(error = chain(&error), "the tracker can't use the CA"),
-                    Err(error) => tracing::error!(error = chain(&error), "the CA can't be used"),
+                    Ok(Err(error)) => tracing::error!(error = with_causes(&error), "the tracker can't use the CA"),
+                    Err(error) => tracing::error!(error = with_causes(&error), "the CA can't be used"),
                 }
                 look_at = Instant::now();
             }

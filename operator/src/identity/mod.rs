@@ -24,13 +24,13 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use shoal_telemetry::with_causes;
 use shoal_tracker_server::{Admitted, Identity, JoinRequest, Labels, Refused};
 use shoal_wire::{Contact, NodeName};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::cluster::Watched;
-use crate::error::chain;
 use nodes::Place;
 pub(crate) use nodes::strip;
 pub(crate) use review::Expected;
@@ -61,7 +61,7 @@ impl ClusterIdentity {
         let asked = async {
             let _place = self.running.acquire().await.map_err(|closed| unavailable(closed.to_string()))?;
             let params = PostParams::default();
-            self.reviews.create(&params, &review).await.map_err(|error| unavailable(chain(&error)))
+            self.reviews.create(&params, &review).await.map_err(|error| unavailable(with_causes(&error)))
         };
         timeout(REVIEW_WITHIN, asked).await.unwrap_or_else(|_| Err(unavailable("it takes too long".to_owned())))
     }
