@@ -71,6 +71,9 @@ struct RunArgs {
     /// The ConfigMap with the CA's certificates, for agents; it is made and kept.
     #[arg(long, env = "SHOAL_CA_CONFIG_MAP", default_value = "shoal-ca", value_name = "NAME")]
     ca_config_map: ObjectName,
+    /// A namespace besides our own whose Secrets Swarms may name as their registries' credentials. Several may be given.
+    #[arg(long, env = "SHOAL_SECRET_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
+    secret_namespaces: Vec<ObjectName>,
     /// The agents' ServiceAccount.
     #[arg(long, env = "SHOAL_AGENT_SERVICE_ACCOUNT", default_value = "shoal-agent", value_name = "NAME")]
     agent_service_account: ObjectName,
@@ -177,6 +180,7 @@ impl From<RunArgs> for OperatorConfig {
             tracker_names: args.tracker_name,
             ca_secret: args.ca_secret.0,
             ca_config_map: args.ca_config_map.0,
+            secret_namespaces: args.secret_namespaces.into_iter().map(|namespace| namespace.0).collect(),
             agent_service_account: args.agent_service_account.0,
             audience: args.audience,
             tracker_listen: args.tracker_listen,
@@ -211,7 +215,7 @@ mod tests {
             let line = format!("shoal-operator run --namespace shoal --pod-name o-1 --pod-ip 10.0.0.1 {flags}");
             Cli::try_parse_from(line.split_whitespace())
         };
-        assert!(run("--ca-secret a.b --tracker-name a,b").is_ok());
+        assert!(run("--ca-secret a.b --tracker-name a,b --secret-namespaces a,b").is_ok());
         for wrong in ["--pod-ip x", "--ca-secret A", "--service -a", "--namespace a/b", "--tracker-listen 1"] {
             assert!(run(wrong).is_err(), "{wrong}");
         }

@@ -98,9 +98,25 @@ where
         (Self { store, changes }, following)
     }
 
+    /// These objects, which nobody follows any more.
+    #[cfg(test)]
+    pub(crate) fn listed_once(objects: impl IntoIterator<Item = K>) -> Self {
+        let (store, mut writer) = store();
+        let applied = objects.into_iter().map(Event::InitApply);
+        for event in std::iter::once(Event::Init).chain(applied).chain([Event::InitDone]) {
+            writer.apply_watcher_event(&event);
+        }
+        Self { store, changes: watch::channel(1).1 }
+    }
+
     /// The object of this name, for kinds without a namespace.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<K>> {
         self.store.get(&ObjectRef::new(name))
+    }
+
+    /// The object of this name in a namespace.
+    pub(crate) fn get_in(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.store.get(&ObjectRef::new(name).within(namespace))
     }
 
     /// All of them.

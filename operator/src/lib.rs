@@ -4,7 +4,8 @@
 //!  API server ── TokenReview, Nodes ──> identity ──┐
 //!             ── the CA's Secret ─────> authority ─┼──> shoal_tracker_server::Server  <── agents
 //!             ── EndpointSlices ──────> replicas ──┤
-//!             ── Swarms ──────────────> swarms ────┘
+//!             ── Swarms ──────────────> swarms ────┤
+//!             ── their Secrets ───────> secrets ───┘
 //! ```
 //!
 //! State: what the API server last said, in caches; the tracker's, which is soft.
@@ -19,6 +20,7 @@ mod error;
 mod identity;
 mod replicas;
 mod run;
+mod secrets;
 mod swarms;
 
 pub use cli::{Cli, ObjectName};

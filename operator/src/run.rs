@@ -19,7 +19,7 @@ use kube::runtime::watcher::Config;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use shoal_api::kube::Swarm;
-use shoal_origins::{Clients, NoCredentials, SwarmResolver, source};
+use shoal_origins::{Clients, SwarmResolver, source};
 use shoal_telemetry::{Admin, Condition, Readiness};
 use shoal_tracker::ReplicaName;
 use shoal_tracker_server::{Handle, Metrics, Replica, Server, ServerConfig, ServerLimits, TrackerAddress};
@@ -34,6 +34,7 @@ use crate::cluster::Watched;
 use crate::error::StartError;
 use crate::identity::{self, ClusterIdentity, Expected};
 use crate::replicas;
+use crate::secrets::Secrets;
 use crate::swarms::{self, Swarms};
 
 /// Agents that are told to leave do so at once; one that doesn't loses its connection.
@@ -58,6 +59,8 @@ pub struct OperatorConfig {
     pub ca_secret: String,
     /// The ConfigMap with the CA's certificates.
     pub ca_config_map: String,
+    /// Namespaces besides our own whose Secrets Swarms may name.
+    pub secret_namespaces: Vec<String>,
     /// The agents' ServiceAccount.
     pub agent_service_account: String,
     /// For whom agents' tokens are made out.
@@ -207,7 +210,10 @@ struct Followed {
     nodes: Watched<Node>,
     swarms: Watched<Swarm>,
     slices: Watched<EndpointSlice>,
+    /// The CA's.
     secret: Watched<Secret>,
+    /// Those that Swarms may name.
+    secrets: Secrets,
 }
 
 impl Followed {
@@ -233,7 +239,8 @@ impl Followed {
         let secret = Api::namespaced(client.clone(), namespace);
         let (secret, task) = Watched::follow(secret, one_secret, |_| {}, condition("secret"));
         tasks.spawn(stop.clone().run_until_cancelled_owned(task));
-        Self { nodes, swarms, slices, secret }
+        let secrets = Secrets::follow(client, namespace, &config.secret_namespaces, condition("secrets"), tasks, stop);
+        Self { nodes, swarms, slices, secret, secrets }
     }
 }
 
@@ -255,17 +262,20 @@ impl Starting {
     /// The server, when everything is known that agents could ask it for.
     async fn server(self) -> Result<Server, StartError> {
         let Self { config, client, keeper, ca, serving, counters, followed, leave, rest: (rest, stop), tell } = self;
-        let Followed { mut nodes, swarms, slices, secret } = followed;
+        let Followed { mut nodes, swarms, slices, secret, secrets } = followed;
         let held = keeper.open(&ca).await?;
         ca.holds();
         nodes.listed().await;
         // Agents that were told of no Swarm would drop those that they know.
         let mut listed = swarms.clone();
         listed.listed().await;
+        // A private name that is asked for without them counts as refused for a while.
+        secrets.listed().await;
         let (all, names) = (swarms.all(), config.names());
         let Swarms { document, policy, .. } = Swarms::of(all.iter().map(AsRef::as_ref));
         let (tell_policy, policy) = watch::channel(policy);
-        let resolver = SwarmResolver::new(policy, Arc::new(NoCredentials), Clients::new(u64::from(std::process::id())));
+        let resolver =
+            SwarmResolver::new(policy, Arc::new(secrets.clone()), Clients::new(u64::from(std::process::id())));
         let expected = Expected::new(config.audience, &config.namespace, &config.agent_service_account);
         let server = ServerConfig {
             listen: config.tracker_listen,
@@ -285,7 +295,12 @@ impl Starting {
         let this = SocketAddr::new(config.pod_ips[0], listen.port());
         let this = Replica { name: config.pod_name, address: TrackerAddress::from(this) };
         rest.spawn(stop.clone().run_until_cancelled_owned(keeper.keep(held, secret, handle.clone())));
-        rest.spawn(stop.clone().run_until_cancelled_owned(swarms::follow(swarms, tell_policy, handle.clone())));
+        rest.spawn(stop.clone().run_until_cancelled_owned(swarms::follow(
+            swarms,
+            secrets,
+            tell_policy,
+            handle.clone(),
+        )));
         rest.spawn(stop.run_until_cancelled_owned(replicas::follow(slices, this, handle.clone(), leave)));
         tracing::info!(%listen, "the tracker listens");
         tell.send_replace(Some((listen, handle)));

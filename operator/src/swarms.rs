@@ -3,7 +3,7 @@
 //! State: the last document.
 //! Invariants: a Swarm that contradicts itself is left out, and is said to be; it never keeps the others away. All replicas make the same document of the
 //! same Swarms: the older ones first, as `shoal_api` wants them.
-//! Absent on purpose: status, events, artifacts, secrets.
+//! Absent on purpose: status, events, artifacts, and what Secrets say (`secrets`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use shoal_tracker_server::Handle;
 use tokio::sync::watch;
 
 use crate::cluster::Watched;
+use crate::secrets::Secrets;
 
 /// What all Swarms say.
 #[derive(Default)]
@@ -56,8 +57,13 @@ fn age(object: &Object) -> Option<Timestamp> {
 }
 
 /// Tells the tracker of every change.
-pub(crate) async fn follow(mut objects: Watched<Object>, policy: watch::Sender<Arc<Policy>>, tracker: Handle) {
-    let mut refused = BTreeMap::new();
+pub(crate) async fn follow(
+    mut objects: Watched<Object>,
+    mut secrets: Secrets,
+    policy: watch::Sender<Arc<Policy>>,
+    tracker: Handle,
+) {
+    let (mut refused, mut without) = (BTreeMap::new(), Vec::new());
     loop {
         let all = objects.all();
         let swarms = Swarms::of(all.iter().map(AsRef::as_ref));
@@ -67,11 +73,24 @@ pub(crate) async fn follow(mut objects: Watched<Object>, policy: watch::Sender<A
             }
         }
         refused = swarms.refused;
+        let problems: Vec<String> = swarms
+            .document
+            .swarms()
+            .flat_map(|swarm| secrets.problems(swarm))
+            .map(|problem| problem.to_string())
+            .collect();
+        for problem in problems.iter().filter(|problem| !without.contains(*problem)) {
+            tracing::warn!(problem, "a registry has no credentials");
+        }
+        without = problems;
         policy.send_replace(swarms.policy);
         if tracker.set_swarm(source(&swarms.document)).await.is_err() {
             return;
         }
-        objects.changed().await;
+        tokio::select! {
+            () = objects.changed() => {}
+            () = secrets.changed() => {}
+        }
     }
 }
 

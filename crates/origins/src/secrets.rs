@@ -17,6 +17,9 @@ use serde::Deserialize;
 use shoal_api::Decision;
 use shoal_oci::{Credentials, Registry};
 
+/// Longer than any host's name.
+const MAX_SHOWN: usize = 256;
+
 /// Where the credentials of a registry come from: a file, the Secrets that Swarms name.
 pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     /// Those for a repository of this registry, about which this was decided.
@@ -85,13 +88,19 @@ impl DockerConfig {
             .map_err(|error| DockerConfigError::Json { line: error.line(), column: error.column() })?;
         let mut hosts = BTreeMap::new();
         for (key, entry) in file.auths {
-            let registry = host(&key).ok_or(DockerConfigError::Host(key))?;
+            let registry = host(&key).ok_or_else(|| DockerConfigError::Host(shown(&key)))?;
             let credentials = entry.credentials().ok_or_else(|| DockerConfigError::Entry(registry.clone()))?;
             if hosts.insert(registry.clone(), credentials).is_some() {
                 return Err(DockerConfigError::Twice(registry));
             }
         }
         Ok(Self(hosts))
+    }
+
+    /// Whether it names no registry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The credentials for this very registry.
@@ -131,6 +140,12 @@ fn host(key: &str) -> Option<Registry> {
     key.parse().ok()
 }
 
+/// A key as people are shown it: short, and without what stands before a host in URLs with a password.
+fn shown(key: &str) -> String {
+    let host = key.rsplit('@').next().unwrap_or_default();
+    host.chars().take(MAX_SHOWN).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +183,10 @@ mod tests {
             ("geheim", "line 1, column 1: not a dockerconfigjson"),
             (r#"{"auths": {"a.example": "geheim"}}"#, "not a dockerconfigjson"),
             (r#"{"auths": {"*.example": {"auth": "geheim"}}}"#, "\"*.example\" isn't a registry's host"),
+            (
+                r#"{"auths": {"https://ann:geheim@*.example": {"auth": "geheim"}}}"#,
+                "\"*.example\" isn't a registry's host",
+            ),
             (r#"{"auths": {"a.example/team": {"auth": "geheim"}}}"#, "isn't a registry's host"),
             (r#"{"auths": {"a.example": {"password": "geheim"}}}"#, "a.example: give username and password"),
             (r#"{"auths": {"a.example": {"auth": "geheim"}}}"#, "a.example: give username and password"),

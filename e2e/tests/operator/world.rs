@@ -33,6 +33,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) const NAMESPACE: &str = "shoal";
 pub(crate) const AGENT: &str = "shoal-agent";
 pub(crate) const AUDIENCE: &str = "shoal";
+/// A namespace besides ours whose Secrets Swarms may name.
+pub(crate) const TEAM: &str = "team";
 const OPERATOR: &str = "shoal-operator";
 
 /// An API server takes half a GiB and a core: one at a time.
@@ -100,7 +102,9 @@ impl World {
             conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
         })
         .await;
-        self.create_global::<Namespace>(&object(json!({"metadata": {"name": NAMESPACE}}))).await;
+        for namespace in [NAMESPACE, TEAM] {
+            self.create_global::<Namespace>(&object(json!({"metadata": {"name": namespace}}))).await;
+        }
         for account in [AGENT, OPERATOR, "other"] {
             self.create::<ServiceAccount>(&object(json!({"metadata": {"name": account}}))).await;
         }
@@ -118,22 +122,25 @@ impl World {
             "metadata": {"name": OPERATOR},
             "rules": [
                 rule("", &["secrets", "configmaps"], &[], &["create"]),
-                rule("", &["secrets"], &["shoal-ca"], &["get", "list", "watch", "update"]),
+                rule("", &["secrets"], &["shoal-ca"], &["get", "update"]),
+                rule("", &["secrets"], &[], &["list", "watch"]),
                 rule("", &["configmaps"], &["shoal-ca"], &["get", "patch"]),
                 rule("discovery.k8s.io", &["endpointslices"], &[], &["list", "watch"]),
             ],
         })))
         .await;
+        let reader = json!({"metadata": {"name": OPERATOR, "namespace": TEAM}, "rules": [rule("", &["secrets"], &[], &["list", "watch"])]});
+        self.create_in::<Role>(TEAM, &object(reader)).await;
         let subjects = json!([{"kind": "ServiceAccount", "name": OPERATOR, "namespace": NAMESPACE}]);
         let role = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": OPERATOR});
         self.create_global::<ClusterRoleBinding>(&object(
             json!({"metadata": {"name": OPERATOR}, "roleRef": role("ClusterRole"), "subjects": subjects}),
         ))
         .await;
-        self.create::<RoleBinding>(&object(
-            json!({"metadata": {"name": OPERATOR}, "roleRef": role("Role"), "subjects": subjects}),
-        ))
-        .await;
+        for namespace in [NAMESPACE, TEAM] {
+            let binding = json!({"metadata": {"name": OPERATOR}, "roleRef": role("Role"), "subjects": subjects});
+            self.create_in::<RoleBinding>(namespace, &object(binding)).await;
+        }
     }
 
     pub(crate) async fn create_global<K>(&self, object: &K) -> K
@@ -147,7 +154,14 @@ impl World {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + Debug,
     {
-        self.api().create(&PostParams::default(), object).await.unwrap()
+        self.create_in(NAMESPACE, object).await
+    }
+
+    pub(crate) async fn create_in<K>(&self, namespace: &str, object: &K) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + Debug,
+    {
+        Api::namespaced(self.admin.clone(), namespace).create(&PostParams::default(), object).await.unwrap()
     }
 
     /// What there is of a kind in our namespace.
@@ -210,6 +224,7 @@ impl World {
             tracker_names: Vec::new(),
             ca_secret: "shoal-ca".to_owned(),
             ca_config_map: "shoal-ca".to_owned(),
+            secret_namespaces: vec![TEAM.to_owned()],
             agent_service_account: AGENT.to_owned(),
             audience: AUDIENCE.to_owned(),
             tracker_listen: SocketAddr::new(ip, self.port),
