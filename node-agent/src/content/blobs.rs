@@ -88,7 +88,7 @@ impl Shared {
         if stat.size_bytes == 0 {
             return empty(place.digest, stat);
         }
-        let private = course.shared || shared.known.get(&place).is_some_and(|fact| fact.private && !fact.is_readable());
+        let private = shared.is_private(&place, &course);
         let fallback = match shared.transfer(&place, &stat, private, &course).await {
             Ok(transfer) => match wait::piece(&transfer, range.start, range.end, course.strict).await {
                 Ok(first) => {
@@ -110,6 +110,11 @@ impl Shared {
         let origin = shared.origin(&place.registry, &course)?;
         let stream = pass::through(shared, &origin, place, stat.size_bytes, range).await?;
         Ok(Blob { stat, stream })
+    }
+
+    /// Whether it takes credentials to fetch it.
+    pub(super) fn is_private(&self, place: &Place, course: &Course) -> bool {
+        course.shared || self.known.get(place).is_some_and(|fact| fact.private && !fact.is_readable())
     }
 
     /// The transfer that gives the blob; without one, why there is none.

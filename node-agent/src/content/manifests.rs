@@ -213,7 +213,13 @@ impl Shared {
     }
 
     /// Sizes and types of what a manifest points to: `stat` needs them.
-    fn remember(&self, name: &ImageName, readable_until: Option<Instant>, private: bool, contents: &Contents) {
+    pub(super) fn remember(
+        &self,
+        name: &ImageName,
+        readable_until: Option<Instant>,
+        private: bool,
+        contents: &Contents,
+    ) {
         let blobs = contents.blobs();
         let children = match contents {
             Contents::Index { children } => children.as_slice(),
@@ -278,7 +284,7 @@ pub(super) fn is_refusal(error: &OriginError) -> bool {
     matches!(error.cause(), Cause::Unauthorized { .. } | Cause::NotFound { .. })
 }
 
-fn place(name: &ImageName, digest: Digest) -> Place {
+pub(super) fn place(name: &ImageName, digest: Digest) -> Place {
     Place { registry: name.registry.clone(), repository: name.repository.clone(), digest }
 }
 

@@ -6,6 +6,7 @@
 //! Absent on purpose: blobs that a manifest says to lie elsewhere (foreign layers).
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -67,6 +68,14 @@ impl Standing {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What an artifact consists of on this node.
+struct Contents {
+    name: ImageName,
+    blobs: Vec<Descriptor>,
+    /// The origin shows it to nobody anonymous.
+    private: bool,
 }
 
 /// Why an artifact isn't here.
@@ -132,7 +141,7 @@ impl Carrier {
     }
 
     async fn fetch_into_cache(&self) -> Result<(), Trouble> {
-        let (name, blobs) = self.contents().await?;
+        let Contents { name, blobs, .. } = self.contents().await?;
         let fetching = stream::iter(blobs.into_iter().zip(PRIORITY..)).map(|(blob, priority)| {
             let (content, name) = (self.parts.content.clone(), name.clone());
             async move { content.blob_ahead(&name, &blob, priority).await.map_err(Trouble::later) }
@@ -148,10 +157,24 @@ impl Carrier {
             return Err(Trouble::Never(why.to_owned()));
         };
         // For the figures and the pins. A runtime may be able to pull what this agent can't read.
-        if let Err(Trouble::Later(why) | Trouble::Never(why)) = self.contents().await {
-            tracing::debug!(why, "what the runtime will pull can't be looked at");
-        }
-        let images = Images::connect(&runtime.socket).await.map_err(Trouble::later)?;
+        let private = match self.contents().await {
+            Ok(contents) => contents.private,
+            Err(Trouble::Later(why) | Trouble::Never(why)) => {
+                tracing::debug!(why, "what the runtime will pull can't be looked at");
+                false
+            }
+        };
+        self.pull(&runtime.socket).await.map_err(|error| match error {
+            // A runtime may have credentials of its own. We give it none: every pod of the node could run the image then.
+            Trouble::Later(why) if private => Trouble::Later(format!(
+                "it is private: write placement: Cache, or access: Shared if every pod may have it ({why})"
+            )),
+            other => other,
+        })
+    }
+
+    async fn pull(&self, socket: &Path) -> Result<(), Trouble> {
+        let images = Images::connect(socket).await.map_err(Trouble::later)?;
         let (by_digest, by_tag) = self.names();
         images.pull(&by_digest).await.map_err(Trouble::later)?;
         if let Some(by_tag) = by_tag {
@@ -173,26 +196,27 @@ impl Carrier {
     }
 
     /// What the artifact consists of on this node. Its manifests are in the store then, and all of it is pinned if the Swarm wants that.
-    async fn contents(&self) -> Result<(ImageName, Vec<Descriptor>), Trouble> {
+    async fn contents(&self) -> Result<Contents, Trouble> {
         let reference = &self.artifact.reference;
         let name = ImageName {
             registry: reference.host().as_str().parse().map_err(Trouble::later)?,
             repository: reference.repository().parse().map_err(Trouble::later)?,
             reference: Reference::Digest(self.artifact.digest),
         };
-        let (mut manifests, mut blobs) = (Vec::new(), Vec::new());
+        let (mut manifests, mut blobs, mut private) = (Vec::new(), Vec::new(), false);
         let mut left = vec![(self.artifact.digest, 0)];
         while let Some((digest, depth)) = left.pop() {
             let name = ImageName { reference: Reference::Digest(digest), ..name.clone() };
-            let (contents, size) = self.parts.content.manifest_ahead(&name, PRIORITY).await.map_err(Trouble::later)?;
-            manifests.push((digest, size));
-            match &contents {
+            let manifest = self.parts.content.manifest_ahead(&name, PRIORITY).await.map_err(Trouble::later)?;
+            manifests.push((digest, manifest.size_bytes));
+            private |= manifest.private;
+            match &manifest.contents {
                 Manifest::Index { .. } if depth == MAX_DEPTH => {
                     return Err(Trouble::Later("its indexes are nested too deeply".to_owned()));
                 }
                 Manifest::Index { children } => left.extend(of_this_node(children)?.map(|child| (child, depth + 1))),
                 Manifest::Image { .. } | Manifest::Opaque => {
-                    let here = contents.blobs().filter(|blob| !blob.elsewhere && blob.size_bytes > 0);
+                    let here = manifest.contents.blobs().filter(|blob| !blob.elsewhere && blob.size_bytes > 0);
                     blobs.extend(here.take(MAX_BLOBS + 1).cloned());
                 }
             }
@@ -208,7 +232,7 @@ impl Carrier {
             self.pins.pin(self.key.clone(), parts.iter().map(|(digest, _)| *digest).collect());
         }
         self.standing.lock().blobs = parts;
-        Ok((name, blobs))
+        Ok(Contents { name, blobs, private })
     }
 
     /// Returns when a pinned artifact isn't here any more; never otherwise.

@@ -9,11 +9,11 @@ use shoal_oci::testing::{Access, Image};
 
 use crate::world::{World, digest_of, stop};
 
-const USER: &str = "ann";
-const PASSWORD: &str = "sehr-geheim";
+pub(crate) const USER: &str = "ann";
+pub(crate) const PASSWORD: &str = "sehr-geheim";
 
 /// A registry that wants the password itself, and one with a token service.
-fn accesses() -> [Access; 2] {
+pub(crate) fn accesses() -> [Access; 2] {
     let user = Some((USER.to_owned(), PASSWORD.to_owned()));
     [
         Access::Basic { user: USER.to_owned(), password: PASSWORD.to_owned() },

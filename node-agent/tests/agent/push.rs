@@ -7,6 +7,7 @@ use shoal_oci::testing::Image;
 use shoal_tracker_server::{ArtifactReport, ArtifactState};
 use tokio::time::Instant;
 
+use crate::private::{PASSWORD, USER, accesses};
 use crate::world::{LONG, World, repository, stop};
 
 const NAMES: [&str; 3] = ["node-0", "node-1", "node-2"];
@@ -78,6 +79,34 @@ async fn an_artifact_reaches_all_nodes_with_few_copies_of_the_origins_and_a_late
     let (peers, origin) = (sum(|is| is.from_peers), sum(|is| is.from_origin));
     assert!(origin >= all && origin <= all * 3 / 2 && peers >= all * 3 / 2, "{peers} and {origin} of {all}");
     stop(agents).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_private_is_pushed_into_caches_and_shown_to_nobody() {
+    for access in accesses() {
+        let world = World::with_credentials(access, "", "", Some((None, USER, PASSWORD))).await;
+        let image = world.push(&[300_000, 70_000]);
+        pushes(&world, PINNED, "");
+        let mut agents = join_all(NAMES.map(|name| world.agent(name))).await;
+        complete_on(&world, &NAMES, &image).await;
+        let copies = world.copies(&image).await;
+        assert!(copies <= 1.5, "{copies}");
+        for agent in &agents {
+            assert!(has_all_of(agent, &image));
+            for reference in ["v1".to_owned(), image.digest.to_string()] {
+                let head = world.ask(agent, "GET", &format!("manifests/{reference}"), &[]).await.0;
+                assert_eq!(head.status, 404, "the runtime asks the origin with the pod's secret");
+            }
+            let blob = format!("blobs/{}", image.layers[0].digest);
+            assert_eq!(world.ask(agent, "GET", &blob, &[]).await.0.status, 200, "who has the manifest may have it");
+        }
+        // A node that has it all asks for nothing of it after a restart.
+        stop([agents.remove(0)]).await;
+        agents.push(world.agent(NAMES[0]).await);
+        complete_on(&world, &NAMES, &image).await;
+        assert!(world.copies(&image).await <= copies);
+        stop(agents).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
