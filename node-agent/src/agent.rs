@@ -87,6 +87,8 @@ pub struct AgentConfig {
     pub peer_ip: Option<IpAddr>,
     /// Where metrics and probes are.
     pub admin_listen: SocketAddr,
+    /// Where metrics alone are.
+    pub metrics_listen: Option<SocketAddr>,
     /// Bytes a second to peers.
     pub upload_limit: Option<u64>,
     /// Bytes a second from peers.
@@ -234,12 +236,20 @@ impl Agent {
         let readiness = Readiness::new();
         let [serving, identity, swarm] = ["mirror", "identity", "swarm"].map(|name| readiness.condition(name));
         let (looks, seen) = watch::channel(serde_json::Value::Null);
-        let admin = Admin::new().metrics(Arc::new(metrics)).readiness(readiness.clone());
+        let metrics = Arc::new(metrics);
+        let scraped = match config.metrics_listen {
+            Some(address) => Some(Admin::new().metrics(Arc::clone(&metrics)).bind(address).await?),
+            None => None,
+        };
+        let admin = Admin::new().metrics(metrics).readiness(readiness.clone());
         let admin = admin.swarms(move || seen.borrow().clone()).bind(config.admin_listen).await?;
         let admin_addr = admin.local_addr();
 
         let rest = TaskTracker::new();
         rest.spawn(admin.serve(stop_rest.clone()));
+        if let Some(scraped) = scraped {
+            rest.spawn(scraped.serve(stop_rest.clone()));
+        }
         if let Some(follower) = follower {
             rest.spawn(follower.run(stop_rest.clone()));
         }

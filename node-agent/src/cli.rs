@@ -92,6 +92,9 @@ pub(crate) struct RunArgs {
     /// Where metrics, probes and /debug/swarms are.
     #[arg(long, env = "SHOAL_ADMIN_LISTEN", default_value_t = ADMIN, value_name = "IP:PORT")]
     pub(crate) admin_listen: SocketAddr,
+    /// Where metrics are for scrapers on other hosts, and nothing else is; nowhere if it isn't given.
+    #[arg(long, env = "SHOAL_METRICS_LISTEN", value_name = "IP:PORT")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// What may be sent to peers a second: 200Mbit, 25MB.
     #[arg(long, env = "SHOAL_UPLOAD_LIMIT", value_name = "RATE")]
     pub(crate) upload_limit: Option<ByteRate>,
@@ -175,27 +178,33 @@ pub(crate) struct HostsArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum HostsCommand {
     /// Puts the mirror in front. Doing so again changes nothing.
-    Install {
-        /// The directory that config_path names in the runtime's configuration.
-        #[arg(long, env = "SHOAL_CERTS_DIR", value_name = "DIR")]
-        dir: PathBuf,
-        /// Where the mirror listens.
-        #[arg(long, env = "SHOAL_MIRROR_LISTEN", default_value_t = MIRROR, value_name = "IP:PORT")]
-        mirror: SocketAddr,
-        /// The file with the secret that the runtime is to send to the mirror.
-        #[arg(long, env = "SHOAL_TOKEN_FILE", value_name = "FILE")]
-        token_file: Option<PathBuf>,
-        /// A registry whose pulls go through the mirror, with its address if it isn't https:// and the host: HOST or HOST=URL. Several may
-        /// be given; without any all registries' pulls do.
-        #[arg(long, env = "SHOAL_REGISTRY", value_delimiter = ',', value_parser = registry, value_name = "HOST[=URL]")]
-        registry: Vec<(RegistryHost, Option<Endpoint>)>,
-    },
+    Install(InFrontArgs),
+    /// Puts the mirror in front while it answers, and takes it back when it doesn't and at the end.
+    Keep(InFrontArgs),
     /// Takes the mirror back: every file is as it was.
     Restore {
         /// The directory that config_path names in the runtime's configuration.
         #[arg(long, env = "SHOAL_CERTS_DIR", value_name = "DIR")]
         dir: PathBuf,
     },
+}
+
+/// What is put in front, where.
+#[derive(Debug, Args)]
+pub(crate) struct InFrontArgs {
+    /// The directory that config_path names in the runtime's configuration.
+    #[arg(long, env = "SHOAL_CERTS_DIR", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Where the mirror listens.
+    #[arg(long, env = "SHOAL_MIRROR_LISTEN", default_value_t = MIRROR, value_name = "IP:PORT")]
+    pub(crate) mirror: SocketAddr,
+    /// The file with the secret that the runtime is to send to the mirror.
+    #[arg(long, env = "SHOAL_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// A registry whose pulls go through the mirror, with its address if it isn't https:// and the host: HOST or HOST=URL. Several may
+    /// be given; without any all registries' pulls do.
+    #[arg(long, env = "SHOAL_REGISTRY", value_delimiter = ',', value_parser = registry, value_name = "HOST[=URL]")]
+    pub(crate) registry: Vec<(RegistryHost, Option<Endpoint>)>,
 }
 
 fn registry(text: &str) -> Result<(RegistryHost, Option<Endpoint>), String> {

@@ -66,6 +66,7 @@ impl Liar {
             peer_listen: self.peers,
             peer_ip: Some(self.peers.ip()),
             admin_listen: self.admin,
+            metrics_listen: None,
             upload_limit: None,
             download_limit: None,
             limits,

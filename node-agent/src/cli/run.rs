@@ -14,10 +14,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cli, Command, HostsArgs, HostsCommand, RunArgs, TrackerArgs};
+use super::{Cli, Command, HostsArgs, HostsCommand, InFrontArgs, RunArgs, TrackerArgs};
 use crate::agent::{Agent, AgentConfig, StartError};
-use crate::hosts::{self, CertsDir, HostsError, SecretHeader, Target, Targets};
+use crate::hosts::{self, CertsDir, HostsError, Report, SecretHeader, Target, Targets};
 use crate::mirror::{Settings, Token};
+use crate::pull::MirrorUrl;
 use crate::runtime::RuntimeConfig;
 use crate::standalone::{StandaloneTracker, TrackerConfig};
 
@@ -77,8 +78,11 @@ impl Cli {
     /// If that fails: one line.
     pub async fn execute(self) -> Result<(), CommandError> {
         let command = match self.command {
-            // Nothing to log, nothing to trace: it says what it did.
-            Command::Hosts(args) => return hosts(&args),
+            // Nothing to log, nothing to trace: they say what they did.
+            Command::Hosts(HostsArgs { command: HostsCommand::Install(args) }) => return said(&args.install()?),
+            Command::Hosts(HostsArgs { command: HostsCommand::Restore { dir } }) => {
+                return said(&CertsDir::open(&dir)?.restore()?);
+            }
             Command::Pull(args) => {
                 return crate::pull::run(args).await.map_err(|error| CommandError::failed(error.to_string()));
             }
@@ -101,6 +105,7 @@ impl Cli {
         let done = match (command, node) {
             (Command::Run(args), Some(node)) => Box::pin(run(*args, node)).await,
             (Command::Tracker(args), _) => Box::pin(tracker(args)).await,
+            (Command::Hosts(HostsArgs { command: HostsCommand::Keep(args) }), _) => args.keep().await,
             (Command::Run(_) | Command::Hosts(_) | Command::Pull(_), _) => Ok(()),
         };
         if let Err(error) = telemetry.shutdown(FLUSH_WITHIN).await {
@@ -192,24 +197,8 @@ async fn tracker(args: TrackerArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn hosts(args: &HostsArgs) -> Result<(), CommandError> {
-    let report = match &args.command {
-        HostsCommand::Install { dir, mirror, token_file, registry } => {
-            let secret = match token_file {
-                Some(path) => {
-                    let text = secret(path)?;
-                    Token::new(&text).map_err(|error| unusable(path, &error))?;
-                    Some(SecretHeader::new(Settings::TOKEN_HEADER, &text)?)
-                }
-                None => None,
-            };
-            let registries =
-                registry.iter().map(|(host, endpoint)| Target { host: host.clone(), endpoint: endpoint.clone() });
-            let targets = Targets { rest: registry.is_empty(), registries: registries.collect() };
-            CertsDir::open(dir)?.install(&hosts::Mirror { address: *mirror, secret }, &targets)?
-        }
-        HostsCommand::Restore { dir } => CertsDir::open(dir)?.restore()?,
-    };
+/// Says what was done to hosts.toml files.
+fn said(report: &Report) -> Result<(), CommandError> {
     for name in &report.directories {
         println!("{name}");
     }
@@ -218,6 +207,52 @@ fn hosts(args: &HostsArgs) -> Result<(), CommandError> {
         eprintln!("warning: {skipped}");
     }
     Ok(())
+}
+
+impl InFrontArgs {
+    fn install(&self) -> Result<Report, CommandError> {
+        Ok(CertsDir::open(&self.dir)?.install(&self.mirror()?, &self.targets())?)
+    }
+
+    async fn keep(self) -> Result<(), CommandError> {
+        let told = Told::listen()?;
+        let token = self.token_file.as_deref().map(crate::pull::read_token).transpose();
+        let token = token.map_err(|error| CommandError::configuration(error.to_string()))?;
+        let url = MirrorUrl::try_from(self.mirror).map_err(CommandError::configuration)?;
+        let (client, stop) = (crate::pull::Client::new(url, token), CancellationToken::new());
+        let (mirror, targets) = (self.mirror()?, self.targets());
+        let mut keeping =
+            std::pin::pin!(hosts::keep(&self.dir, &mirror, &targets, async || client.answers().await, &stop));
+        let ended = tokio::select! {
+            () = told.wait() => None,
+            ended = keeping.as_mut() => Some(ended),
+        };
+        match ended {
+            Some(ended) => Ok(ended?),
+            None => {
+                stop.cancel();
+                Ok(keeping.await?)
+            }
+        }
+    }
+
+    fn mirror(&self) -> Result<hosts::Mirror, CommandError> {
+        let secret = match &self.token_file {
+            Some(path) => {
+                let text = secret(path)?;
+                Token::new(&text).map_err(|error| unusable(path, &error))?;
+                Some(SecretHeader::new(Settings::TOKEN_HEADER, &text)?)
+            }
+            None => None,
+        };
+        Ok(hosts::Mirror { address: self.mirror, secret })
+    }
+
+    fn targets(&self) -> Targets {
+        let registries =
+            self.registry.iter().map(|(host, endpoint)| Target { host: host.clone(), endpoint: endpoint.clone() });
+        Targets { rest: self.registry.is_empty(), registries: registries.collect() }
+    }
 }
 
 impl RunArgs {
@@ -273,6 +308,7 @@ impl RunArgs {
             peer_listen: self.peer_listen,
             peer_ip: self.peer_ip,
             admin_listen: self.admin_listen,
+            metrics_listen: self.metrics_listen,
             upload_limit: self.upload_limit.map(super::ByteRate::bytes_per_second),
             download_limit: self.download_limit.map(super::ByteRate::bytes_per_second),
             limits: Limits { keep_free: self.keep_free, ..Limits::new(self.quota.bytes()) },
@@ -312,6 +348,6 @@ impl Told {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-        tracing::info!("told to stop: answers may finish");
+        tracing::info!("told to stop");
     }
 }

@@ -11,12 +11,13 @@
 //! - nothing is written through a symbolic link: a linked file is replaced and comes back as the link, a directory that is a link out of the tree is left alone.
 //! - the mirror is never a file's `server`: the registry always follows as the last host.
 //!
-//! Absent on purpose: the runtime's main configuration, and whether the mirror answers: who calls `install` has asked it before.
+//! Absent on purpose: the runtime's main configuration, and whether the mirror answers: who calls `install` has asked it before, as [`keep`] does.
 
 mod disk;
 mod error;
 mod install;
 mod journal;
+mod keep;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -30,6 +31,7 @@ use shoal_api::{Endpoint, RegistryHost};
 
 pub use error::HostsError;
 pub use install::{CertsDir, Report, Skipped};
+pub use keep::keep;
 pub use upstream::{Upstream, existing_chain};
 
 /// The mirror that runtimes are sent to.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
 use super::*;
@@ -508,4 +509,52 @@ proptest! {
         temp.open().restore().unwrap();
         prop_assert_eq!(temp.snapshot(), before);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_is_in_front_while_it_answers() {
+    let temp = Temp::new();
+    temp.make("r.example/hosts.toml", OTHERS);
+    let before = temp.snapshot();
+    let (answering, stop) = (Cell::new(false), CancellationToken::new());
+    let looks = Cell::new(0);
+    let answers = async || {
+        looks.set(looks.get() + 1);
+        answering.get()
+    };
+    let (root, mirror, targets) = (temp.root(), mirror(), Targets { rest: true, ..Targets::default() });
+    let keeping = keep(&root, &mirror, &targets, answers, &stop);
+    let in_front = |name: &str| temp.read(&format!("{name}/hosts.toml")).contains("127.0.0.1:5050");
+    let watching = async {
+        let more = async |count: u32| {
+            let until = looks.get() + count;
+            while looks.get() < until {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        };
+        more(2).await;
+        assert_eq!(temp.snapshot(), before, "nobody answers");
+        answering.set(true);
+        more(1).await;
+        assert!(in_front("r.example") && in_front("_default"));
+        // k3s writes its own files anew when it starts.
+        temp.make("r.example/hosts.toml", OTHERS);
+        more(2).await;
+        assert!(in_front("r.example"), "what was written over it has it again");
+        answering.set(false);
+        more(1).await;
+        assert!(in_front("r.example"), "one look is an agent that starts again");
+        more(2).await;
+        assert_eq!(temp.read("r.example/hosts.toml"), OTHERS, "the mirror is gone");
+        let gone = temp.snapshot();
+        assert!(gone.keys().eq(before.keys()), "{gone:?}");
+        answering.set(true);
+        more(1).await;
+        assert!(in_front("_default"));
+        stop.cancel();
+        gone
+    };
+    let (kept, before) = tokio::join!(keeping, watching);
+    kept.unwrap();
+    assert_eq!(temp.snapshot(), before, "taken back at the end");
 }

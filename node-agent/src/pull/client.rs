@@ -4,6 +4,7 @@
 //! that was cut is asked for again from where it ended. Absent on purpose: files. A blob goes into whatever takes bytes.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -11,6 +12,7 @@ use shoal_oci::manifest::{self, Descriptor, Manifest};
 use shoal_oci::{ImageName, Reference, range};
 use shoal_types::Digest;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::Progress;
 use super::checksum::Checksum;
@@ -24,6 +26,9 @@ pub const PARALLEL_BLOBS: usize = 3;
 
 /// How often in a row a body may be cut without a byte. The second time could be the agent's restart; more are a fault that stays.
 const CUTS_WITHOUT_PROGRESS: u32 = 3;
+
+/// A mirror on loopback that takes longer to say that it is one is of no use to a runtime.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What containerd says that it takes.
 const ACCEPT: &str = "application/vnd.docker.distribution.manifest.v2+json, \
@@ -63,6 +68,18 @@ impl Client {
     #[must_use]
     pub const fn new(mirror: MirrorUrl, token: Option<HeaderValue>) -> Self {
         Self { mirror, token }
+    }
+
+    /// Whether the mirror answers, and takes the secret if it asks for one.
+    pub async fn answers(&self) -> bool {
+        let base = Ask {
+            method: Method::GET,
+            target: "/v2/".to_owned(),
+            headers: self.headers(),
+            what: "the mirror".to_owned(),
+        };
+        let asked = timeout(ANSWERS_WITHIN, self.mirror.ask(&base)).await;
+        asked.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status() == StatusCode::OK))
     }
 
     /// Resolves a name and reads its manifest, of an index the one for this platform.

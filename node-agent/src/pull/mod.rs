@@ -180,7 +180,8 @@ impl Drop for ClearOnDrop<'_> {
     }
 }
 
-fn read_token(path: &Path) -> Result<HeaderValue, PullError> {
+/// The secret in a file, as a header's value.
+pub(crate) fn read_token(path: &Path) -> Result<HeaderValue, PullError> {
     let wrong = || PullError::Token { path: path.to_owned(), source: TokenError };
     let text = std::fs::read_to_string(path).map_err(PullError::io(path, "reading"))?;
     Token::new(text.trim()).map_err(|_| wrong())?;

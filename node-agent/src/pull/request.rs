@@ -6,6 +6,7 @@
 //! Absent on purpose: redirects. A mirror answers itself.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -35,6 +36,14 @@ const MAX_ERROR_BYTES: usize = 64 << 10;
 /// Where a mirror listens: `http://HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorUrl(Authority);
+
+impl TryFrom<SocketAddr> for MirrorUrl {
+    type Error = &'static str;
+
+    fn try_from(address: SocketAddr) -> Result<Self, Self::Error> {
+        format!("http://{address}").parse()
+    }
+}
 
 impl fmt::Display for MirrorUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -152,6 +152,7 @@ impl World {
             peer_listen: loopback(free_port()),
             peer_ip: None,
             admin_listen: loopback(0),
+            metrics_listen: None,
             upload_limit: None,
             download_limit: None,
             limits: Limits { keep_free: Percent::ZERO, ..Limits::new(self.quota_bytes) },
