@@ -1,6 +1,6 @@
 //! Writes the resource's definition as YAML, or compares it with what is written: `cargo xtask generate` and `cargo xtask check`.
 //!
-//! State: `shoal.dev_swarms.yaml` in the directory that is named. Invariant: what is checked in is what this writes, byte for byte.
+//! State: `shoal.dev_swarms.yaml` in the directories that are named. Invariant: what is checked in is what this writes, byte for byte.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,9 +13,9 @@ const HEADER: &str = "# Written by `cargo xtask generate` from crates/api. Don't
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["write", directory] => write(Path::new(directory)),
-        ["check", directory] => check(Path::new(directory)),
-        _ => Err("usage: crds write|check DIRECTORY".to_owned()),
+        ["write", ref directories @ ..] => directories.iter().try_for_each(|directory| write(Path::new(directory))),
+        ["check", ref directories @ ..] => directories.iter().try_for_each(|directory| check(Path::new(directory))),
+        _ => Err("usage: crds write|check DIRECTORY…".to_owned()),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
     eprintln!("error: {error}");
