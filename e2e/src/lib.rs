@@ -1,16 +1,18 @@
-//! The demo and the network lab: agents, a tracker and a registry as real processes, and what is measured of them.
+//! The demo, the network lab and a Kubernetes cluster on one machine: real processes, and what is measured of them.
 //!
-//! State: none; what runs belongs to a [`processes::Fleet`], a [`scratch::Scratch`] or a lab's network, and ends with it.
+//! State: none; what runs belongs to a [`processes::Fleet`], a [`scratch::Scratch`] or a [`network::Network`], and ends with it.
 //! Invariants: only processes that were started here are ended, each by its id.
-//! Absent on purpose: whole clusters. A [`control_plane`] is an API server without nodes.
+//! A [`control_plane`] is an API server without nodes; a [`cluster`] has kubelets.
 
 pub mod bound;
+pub mod cluster;
 pub mod containerd;
 pub mod control_plane;
 pub mod demo;
 pub mod ending;
 pub mod figures;
 pub mod lab;
+pub mod network;
 pub mod nodes;
 pub mod processes;
 pub mod registry;

@@ -56,7 +56,15 @@ impl DockerRegistry {
     /// # Errors
     /// If it can't be written.
     pub fn store(&self, repository: &str, tag: &str, layer_bytes: &[u64], seed: u64) -> Result<Image> {
-        let (image, blobs) = Image::generate(layer_bytes, seed);
+        self.store_image(repository, tag, Image::generate(layer_bytes, seed))
+    }
+
+    /// Writes an image into the storage.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn store_image(&self, repository: &str, tag: &str, image: (Image, Vec<(Digest, Content)>)) -> Result<Image> {
+        let (image, blobs) = image;
         let of_image = self.storage().join("docker/registry/v2/repositories").join(repository);
         let manifest = Content::bytes(image.manifest.clone());
         for (digest, content) in

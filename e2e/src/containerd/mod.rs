@@ -5,7 +5,7 @@
 //! Absent on purpose: `ctr images pull`, which asks neither the CRI configuration's `config_path` nor unpacks as the kubelet has it; sandboxes.
 
 mod audit;
-mod configuration;
+pub(crate) mod configuration;
 mod cri;
 mod programs;
 
@@ -23,6 +23,7 @@ use tokio::time::timeout;
 pub use audit::{Audit, Kept};
 pub use programs::{Programs, Version};
 
+use configuration::Settings;
 use cri::ImageService;
 
 /// A containerd answers when its plugins are loaded, some of which look at the kernel first.
@@ -50,10 +51,8 @@ impl Containerd {
     /// If it can't be written.
     pub fn new(programs: &Programs, directory: &Path) -> Result<Self> {
         let containerd = Self { programs: programs.clone(), directory: directory.to_owned() };
-        let written = fs::create_dir_all(containerd.certs()).and_then(|()| {
-            let text = configuration::text(programs.version(), directory, &containerd.certs());
-            fs::write(containerd.configuration(), text)
-        });
+        let written = fs::create_dir_all(containerd.certs())
+            .and_then(|()| fs::write(containerd.configuration(), Settings::within(directory).text(programs.version())));
         written.with_context(|| format!("{} can't be written", directory.display()))?;
         Ok(containerd)
     }
@@ -117,17 +116,17 @@ impl Containerd {
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.directory.join("containerd.sock")
+        Settings::within(&self.directory).socket
     }
 
     /// Where its content is.
     #[must_use]
     pub fn root(&self) -> PathBuf {
-        configuration::root(&self.directory)
+        Settings::within(&self.directory).root
     }
 
     fn certs(&self) -> PathBuf {
-        self.directory.join("certs.d")
+        Settings::within(&self.directory).certs
     }
 
     fn configuration(&self) -> PathBuf {

@@ -19,7 +19,7 @@ pub struct Access {
 }
 
 impl Access {
-    pub(super) fn by_certificate(server: String, ca_pem: &str, name: &str, identity: &Identity) -> Self {
+    pub(crate) fn by_certificate(server: String, ca_pem: &str, name: &str, identity: &Identity) -> Self {
         let user = json!({
             "client-certificate-data": base64(&identity.certificate),
             "client-key-data": base64(&identity.key),

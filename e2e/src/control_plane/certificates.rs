@@ -1,4 +1,4 @@
-//! The control plane's own CA, and the key that signs service accounts' tokens.
+//! A control plane's own CA, and the key that signs service accounts' tokens.
 //!
 //! State: a key; the files that the API server reads. Invariant: they live as long as the directory. Absent on purpose: expiry within a test: a day is
 //! longer than any.
@@ -12,16 +12,16 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 
-pub(super) const CA: &str = "ca.crt";
-pub(super) const SERVER_CERTIFICATE: &str = "apiserver.crt";
-pub(super) const SERVER_KEY: &str = "apiserver.key";
+pub(crate) const CA: &str = "ca.crt";
+pub(crate) const SERVER_CERTIFICATE: &str = "apiserver.crt";
+pub(crate) const SERVER_KEY: &str = "apiserver.key";
 /// Signs tokens.
-pub(super) const TOKEN_KEY: &str = "tokens.key";
+pub(crate) const TOKEN_KEY: &str = "tokens.key";
 /// Its public half: the API server finds none in a key that is written as PKCS#8.
-pub(super) const TOKEN_PUBLIC_KEY: &str = "tokens.pub";
+pub(crate) const TOKEN_PUBLIC_KEY: &str = "tokens.pub";
 
 /// Signs for the API server and for its users.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     pem: String,
 }
@@ -33,22 +33,24 @@ impl std::fmt::Debug for Authority {
 }
 
 /// A certificate and its key, both as PEM.
-pub(super) struct Identity {
-    pub(super) certificate: String,
-    pub(super) key: String,
+pub(crate) struct Identity {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
-    /// A new one; what the API server reads is in the directory afterwards.
-    pub(super) fn new(directory: &Path) -> Result<Self> {
-        let mut params = params("Shoal test cluster", &[], &["ca"])?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        let issuer = CertifiedIssuer::self_signed(params, new_key()?).context("a CA can't be made")?;
+    /// A new one; what the API server reads is in the directory afterwards. It is called by these names too.
+    pub(crate) fn new(directory: &Path, names: &[&str]) -> Result<Self> {
+        let mut ca = params("Shoal test cluster", &[], &["ca"])?;
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let issuer = CertifiedIssuer::self_signed(ca, new_key()?).context("a CA can't be made")?;
         let authority = Self { pem: issuer.pem(), issuer };
         let tokens = new_key()?;
-        let names = ["127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
-        let server = authority.sign(params_of_server(&names)?)?;
+        let usual = ["127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let mut server = params("kube-apiserver", &[], &[&usual, names].concat())?;
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let server = authority.sign(server)?;
         for (name, text) in [
             (CA, authority.pem.as_str()),
             (SERVER_CERTIFICATE, &server.certificate),
@@ -61,14 +63,21 @@ impl Authority {
         Ok(authority)
     }
 
-    pub(super) fn ca_pem(&self) -> &str {
+    pub(crate) fn ca_pem(&self) -> &str {
         &self.pem
     }
 
     /// A user's: the API server takes the name and the groups from it.
-    pub(super) fn client(&self, name: &str, groups: &[&str]) -> Result<Identity> {
+    pub(crate) fn client(&self, name: &str, groups: &[&str]) -> Result<Identity> {
         let mut params = params(name, groups, &[])?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params)
+    }
+
+    /// A node's: its kubelet's as a client, and as the server that gives logs.
+    pub(crate) fn node(&self, name: &str, address: &str) -> Result<Identity> {
+        let mut params = params(&format!("system:node:{name}"), &["system:nodes"], &[address, name])?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(params)
     }
 
@@ -77,12 +86,6 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).context("a certificate can't be signed")?;
         Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
     }
-}
-
-fn params_of_server(names: &[&str]) -> Result<CertificateParams> {
-    let mut params = params("kube-apiserver", &[], names)?;
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    Ok(params)
 }
 
 fn params(name: &str, groups: &[&str], names: &[&str]) -> Result<CertificateParams> {

@@ -13,9 +13,9 @@
 //! is terminating: tests that need such an object make it.
 
 mod access;
-mod certificates;
+pub(crate) mod certificates;
+pub(crate) mod commands;
 
-use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -97,13 +97,13 @@ impl ControlPlane {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let scratch = Scratch::in_memory(&format!("shoal-control-plane-{number}"), false)?;
         let directory = scratch.path();
-        let authority = Authority::new(directory)?;
+        let authority = Authority::new(directory, &[])?;
         let ports = free_ports(Ipv4Addr::LOCALHOST.into(), 2)?;
         let (etcd, address) = (ports[0], ports[1]);
         let mut fleet = Fleet::new(directory).sharing_signals();
-        fleet.start(ETCD, &etcd_command(&programs.etcd, directory, etcd))?;
+        fleet.start(ETCD, &commands::etcd(&programs.etcd, &directory.join("etcd"), etcd))?;
         fleet.until(ETCD, PATIENCE, async || TcpStream::connect(etcd).await.is_ok()).await?;
-        fleet.start(API_SERVER, &api_server_command(&programs.api_server, directory, etcd, address))?;
+        fleet.start(API_SERVER, &commands::api_server(&programs.api_server, directory, etcd, address, address.ip()))?;
         let mut started = Self { fleet, scratch, address, authority };
         let client = started.admin()?.client().await?;
         let is_ready = async || {
@@ -205,43 +205,6 @@ async fn token_of(client: Client, namespace: &str, name: &str) -> Result<String>
 
 fn is_port_taken(error: &anyhow::Error) -> bool {
     format!("{error:#}").contains("address already in use")
-}
-
-fn etcd_command(program: &Path, directory: &Path, listen: SocketAddr) -> Vec<OsString> {
-    let url = format!("http://{listen}");
-    let mut command: Vec<OsString> = vec![program.into(), "--data-dir".into(), directory.join("etcd").into()];
-    for flag in ["--listen-client-urls", "--advertise-client-urls"] {
-        command.extend([flag.into(), url.clone().into()]);
-    }
-    // It has no peers; any port does.
-    command.extend(["--listen-peer-urls".into(), "http://127.0.0.1:0".into()]);
-    command
-}
-
-fn api_server_command(program: &Path, directory: &Path, etcd: SocketAddr, listen: SocketAddr) -> Vec<OsString> {
-    let mut command: Vec<OsString> = vec![program.into()];
-    let mut flag = |name: &str, value: OsString| {
-        let mut flag = OsString::from(name);
-        flag.push("=");
-        flag.push(value);
-        command.push(flag);
-    };
-    flag("--etcd-servers", format!("http://{etcd}").into());
-    flag("--bind-address", listen.ip().to_string().into());
-    flag("--secure-port", listen.port().to_string().into());
-    // Loopback is no address for the endpoints of a Service, so none are written.
-    flag("--advertise-address", listen.ip().to_string().into());
-    flag("--endpoint-reconciler-type", "none".into());
-    flag("--service-cluster-ip-range", "10.96.0.0/16".into());
-    flag("--authorization-mode", "RBAC".into());
-    flag("--allow-privileged", "true".into());
-    flag("--tls-cert-file", directory.join(certificates::SERVER_CERTIFICATE).into());
-    flag("--tls-private-key-file", directory.join(certificates::SERVER_KEY).into());
-    flag("--client-ca-file", directory.join(certificates::CA).into());
-    flag("--service-account-issuer", "https://kubernetes.default.svc".into());
-    flag("--service-account-key-file", directory.join(certificates::TOKEN_PUBLIC_KEY).into());
-    flag("--service-account-signing-key-file", directory.join(certificates::TOKEN_KEY).into());
-    command
 }
 
 #[cfg(test)]

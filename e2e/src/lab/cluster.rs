@@ -11,8 +11,8 @@ use futures_util::future::try_join_all;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::network::{Network, Place};
 use super::workers::{Job, Worker};
+use crate::network::{Network, Place};
 use crate::nodes::{self, Node, Tracker};
 use crate::processes::Fleet;
 use crate::units::Rate;

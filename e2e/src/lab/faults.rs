@@ -14,8 +14,8 @@ use anyhow::{Context, Result};
 use tokio::time::sleep;
 
 use super::cluster::{Cluster, Places, name};
-use super::network::Network;
 use crate::figures::float;
+use crate::network::Network;
 use crate::processes::Fleet;
 
 /// How often is looked at what has come: a thousandth of a run of ours.

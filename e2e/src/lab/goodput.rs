@@ -10,9 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
-use super::network::Place;
 use super::workers::{Job, Worker};
 use crate::figures::float;
+use crate::network::Place;
 use crate::units::Rate;
 
 /// Three seconds: the bucket's first burst (10 ms) then counts for a third of a percent.

@@ -20,7 +20,6 @@ mod faults;
 mod goodput;
 mod liar;
 mod libtorrent;
-mod network;
 mod origin;
 mod pulls;
 mod report;

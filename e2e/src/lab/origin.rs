@@ -20,8 +20,8 @@ use shoal_types::Digest;
 use tokio::fs::File;
 use tokio::time::timeout;
 
-use super::network::Place;
 use super::workers::{Job, Worker, heard};
+use crate::network::Place;
 use crate::processes::Fleet;
 use crate::registry::DockerRegistry;
 use crate::units::Size;

@@ -10,9 +10,9 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client::Pulled;
-use super::network::Place;
 use super::workers::{Job, Worker};
 use crate::figures::Times;
+use crate::network::Place;
 
 /// Who pulls, and when.
 pub(super) struct Pulls<'a> {

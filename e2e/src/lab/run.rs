@@ -14,7 +14,6 @@ use super::cluster::{Cluster, MIRROR, Places, Plan, exchanges};
 use super::faults::{Fault, struck};
 use super::goodput::{self, Goodput};
 use super::libtorrent;
-use super::network::Network;
 use super::origin::{Contents, Kind, Origin};
 use super::pulls::{Outcome, Pulls};
 use super::report::{Direct, Faulty, Figures, Libtorrent, Report, Round, Scale};
@@ -26,6 +25,7 @@ use crate::bound;
 use crate::containerd::Programs;
 use crate::ending;
 use crate::figures::{float, rounded};
+use crate::network::Network;
 use crate::nodes;
 use crate::scratch::Scratch;
 
@@ -33,7 +33,7 @@ use crate::scratch::Scratch;
 pub(super) async fn run(options: &Options) -> Result<()> {
     options.check()?;
     let program = nodes::agent_program()?;
-    let mut network = Network::new()?;
+    let mut network = Network::new("lab")?;
     let scratch = Scratch::in_memory("shoal-lab", options.keep)?;
     let report = ending::or_interrupted(measure(options, &mut network, scratch.path(), &program)).await?;
     if options.json {

@@ -13,9 +13,9 @@ use shoal_oci::ImageName;
 
 use super::client::Pulled;
 use super::cluster::{MIRROR, name};
-use super::network::Place;
 use super::workers::{Job, Worker};
 use crate::containerd::{self, Containerd, Programs};
+use crate::network::Place;
 use crate::processes::Fleet;
 
 /// containerd is there within a second; a few dozen on two cores take their time.

@@ -7,8 +7,8 @@ use std::fs;
 
 use anyhow::Result;
 
-use super::network::Place;
 use crate::figures::float;
+use crate::network::Place;
 
 /// What was used when it was started.
 pub(super) struct Meter<'a> {

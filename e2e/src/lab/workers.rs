@@ -20,9 +20,9 @@ use super::bench::{Fetch, Reference, Small};
 use super::client::Pull;
 use super::goodput;
 use super::liar::Liar;
-use super::network::Place;
 use super::origin::{self, Contents};
 use super::runtimes::RuntimePull;
+use crate::network::Place;
 use crate::nodes::{self, Node, Tracker};
 
 /// A page that an agent renews each second has been renewed by then.

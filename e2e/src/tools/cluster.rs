@@ -1,4 +1,4 @@
-//! What a Kubernetes cluster is made of, beside its containerd, and the command that makes this machine have it.
+//! What a Kubernetes cluster is made of, beside its containerd and registry, and the command that makes this machine have it.
 //!
 //! State: none beyond the cache. Invariant: who needs one asks [`Tool::program`], which makes it; the command only does so ahead of time.
 
@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::golang::Module;
-use super::{debian, kubernetes};
+use super::{coredns, debian, kubernetes};
 
 /// A program of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,9 +29,20 @@ pub enum Tool {
     Kubectl,
     /// What installs charts.
     Helm,
+    /// What answers for Services' names.
+    Coredns,
+    /// What runs containers.
+    Runc,
+    /// What connects pods: a directory of plugins.
+    CniPlugins,
+    /// What runs in test pods: a static program.
+    Busybox,
 }
 
 const ETCD_PACKAGE: &str = "etcd-server";
+const RUNC_PACKAGE: &str = "runc";
+const CNI_PACKAGE: &str = "containernetworking-plugins";
+const BUSYBOX_PACKAGE: &str = "busybox-static";
 
 const HELM: Module = Module {
     name: "helm",
@@ -50,6 +61,10 @@ impl Tool {
         match self {
             Self::Etcd => Ok(debian::package(ETCD_PACKAGE)?.join("usr/bin/etcd")),
             Self::Helm => Ok(HELM.programs()?.join("helm")),
+            Self::Coredns => coredns::program(),
+            Self::Runc => Ok(debian::package(RUNC_PACKAGE)?.join("usr/sbin/runc")),
+            Self::CniPlugins => Ok(debian::package(CNI_PACKAGE)?.join("usr/lib/cni")),
+            Self::Busybox => Ok(debian::package(BUSYBOX_PACKAGE)?.join("bin/busybox")),
             Self::Kubectl if let Some(path) = in_path("kubectl") => Ok(path),
             Self::KubeApiserver | Self::KubeControllerManager | Self::KubeScheduler | Self::Kubelet | Self::Kubectl => {
                 kubernetes::program(&self.to_string())
@@ -63,6 +78,10 @@ impl Tool {
         match self {
             Self::Etcd => debian::is_cached(ETCD_PACKAGE),
             Self::Helm => HELM.is_cached(),
+            Self::Coredns => coredns::is_cached(),
+            Self::Runc => debian::is_cached(RUNC_PACKAGE),
+            Self::CniPlugins => debian::is_cached(CNI_PACKAGE),
+            Self::Busybox => debian::is_cached(BUSYBOX_PACKAGE),
             Self::KubeApiserver | Self::KubeControllerManager | Self::KubeScheduler | Self::Kubelet => {
                 kubernetes::is_cached(&self.to_string())
             }
@@ -86,6 +105,10 @@ impl fmt::Display for Tool {
             Self::Kubelet => "kubelet",
             Self::Kubectl => "kubectl",
             Self::Helm => "helm",
+            Self::Coredns => "coredns",
+            Self::Runc => "runc",
+            Self::CniPlugins => "cni-plugins",
+            Self::Busybox => "busybox",
         })
     }
 }

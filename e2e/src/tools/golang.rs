@@ -2,10 +2,11 @@
 //!
 //! State: none beyond the cache. Invariant: a module's version is exact, and Go checks its sums. Absent on purpose: other sources of Go itself.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{cache, run};
 
@@ -58,11 +59,41 @@ impl Module {
     }
 }
 
+/// A program for which Go must be told more than a module and its version: it is built in a module of ours.
+pub(super) struct OwnModule<'a> {
+    /// What the program is called.
+    pub(super) program: &'a str,
+    /// The module's go.mod. Go completes it with what the requirement brings.
+    pub(super) go_mod: String,
+    /// Its main package, unless `package` is somebody else's.
+    pub(super) main: Option<&'a str>,
+    /// What is built.
+    pub(super) package: &'a str,
+    /// Go's -ldflags.
+    pub(super) linker_flags: String,
+}
+
+impl OwnModule<'_> {
+    /// Builds it into a directory.
+    pub(super) fn build(&self, directory: &Path) -> Result<()> {
+        let module = directory.join("module");
+        let written = fs::create_dir(&module).and_then(|()| fs::write(module.join("go.mod"), &self.go_mod));
+        let written = written.and_then(|()| self.main.map_or(Ok(()), |main| fs::write(module.join("main.go"), main)));
+        written.context("a module for the build can't be written")?;
+        let mut go = go();
+        go.args(["build", "-mod=mod", "-trimpath", "-ldflags", &self.linker_flags, "-o"])
+            .args([directory.join(self.program).as_os_str(), self.package.as_ref()])
+            .current_dir(&module);
+        run(&mut go, REMEDY)?;
+        fs::remove_dir_all(&module).context("the build's directory can't be removed")
+    }
+}
+
 /// What a build takes.
-pub(super) const REMEDY: &str = "it takes Go (1.24 or newer) and its module proxy";
+const REMEDY: &str = "it takes Go (1.24 or newer) and its module proxy";
 
 /// The go command. Without cgo what it builds is static: no C library has to fit, and no C compiler has to be there.
-pub(super) fn go() -> Command {
+fn go() -> Command {
     let mut go = Command::new("go");
     go.env("CGO_ENABLED", "0").env_remove("GOFLAGS");
     go

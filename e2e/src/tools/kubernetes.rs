@@ -6,12 +6,12 @@
 //! State: none beyond the cache. Invariants: one release for all programs, and Go checks the sums. Absent on purpose: a go.sum of our own; Go's
 //! selection of versions is a function of the release, and its checksum database knows them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::{cache, golang, run};
+use super::cache;
+use super::golang::OwnModule;
 
 /// The release.
 pub const VERSION: &str = "v1.34.4";
@@ -69,16 +69,9 @@ fn cached_name(name: &str) -> String {
 }
 
 fn build(name: &str, directory: &Path) -> Result<()> {
-    let module = directory.join("module");
-    fs::create_dir(&module).context("a directory for the build can't be made")?;
-    fs::write(module.join("go.mod"), go_mod()).context("go.mod can't be written")?;
-    let mut go = golang::go();
-    // -mod=mod lets Go complete go.mod with what the requirement brings.
-    go.args(["build", "-mod=mod", "-trimpath", "-ldflags", &linker_flags(), "-o"])
-        .args([directory.join(name).as_os_str(), format!("k8s.io/kubernetes/cmd/{name}").as_ref()])
-        .current_dir(&module);
-    run(&mut go, golang::REMEDY)?;
-    fs::remove_dir_all(&module).context("the build's directory can't be removed")
+    let package = format!("k8s.io/kubernetes/cmd/{name}");
+    let (go_mod, linker_flags) = (go_mod(), linker_flags());
+    OwnModule { program: name, go_mod, main: None, package: &package, linker_flags }.build(directory)
 }
 
 fn go_mod() -> String {

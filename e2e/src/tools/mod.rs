@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`debian`]: the distribution's packages, unpacked and not installed | what needs no version of its own: containerd 1.6, runc, docker-registry, etcd |
 //! | [`golang`]: built from Go modules | what the distribution doesn't have: containerd 2, helm |
-//! | [`kubernetes`]: built from one that Go alone doesn't know how to | Kubernetes' own programs |
+//! | [`kubernetes`], `coredns`: built in a module of ours | Kubernetes' own programs, which Go alone doesn't know how to build; CoreDNS without every cloud |
 //!
 //! [`cluster`] is the list of what a cluster takes.
 //!
@@ -15,6 +15,7 @@
 
 mod cache;
 pub mod cluster;
+mod coredns;
 pub mod debian;
 pub mod golang;
 pub mod kubernetes;

@@ -54,12 +54,23 @@ impl Content {
             return Self::random(seed, len);
         }
         let file = (len - 3 * BLOCK) / BLOCK * BLOCK;
-        let header = Bytes::copy_from_slice(&tar_header(&format!("shoal/{seed:016x}"), file));
+        let header = Bytes::copy_from_slice(&tar_header(&format!("shoal/{seed:016x}"), 0o644, file));
         Self::of(vec![
             Segment::Bytes(header),
             Segment::Random { seed, len: file },
             Segment::Zeros { len: len - BLOCK - file },
         ])
+    }
+
+    /// A layer with one program, at a path of at most 100 bytes.
+    #[must_use]
+    pub fn program_layer(path: &str, program: impl Into<Bytes>) -> Self {
+        const BLOCK: u64 = 512;
+        let program = program.into();
+        let len = program.len() as u64;
+        let header = Bytes::copy_from_slice(&tar_header(path, 0o755, len));
+        let zeros = len.next_multiple_of(BLOCK) - len + 2 * BLOCK;
+        Self::of(vec![Segment::Bytes(header), Segment::Bytes(program), Segment::Zeros { len: zeros }])
     }
 
     fn of(segments: Vec<Segment>) -> Self {
@@ -144,11 +155,11 @@ fn read_segment(segment: &Segment, offset: u64, len: usize) -> Bytes {
 }
 
 /// A header in the ustar format.
-fn tar_header(name: &str, size: u64) -> [u8; 512] {
+fn tar_header(name: &str, mode: u32, size: u64) -> [u8; 512] {
     let mut header = [0; 512];
     let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, name);
-    put(100, "0000644\0");
+    put(100, &format!("{mode:07o}\0"));
     put(108, "0000000\0");
     put(116, "0000000\0");
     put(124, &format!("{size:011o}\0"));

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
-use serde_json::json;
+use serde_json::{Value, json};
 use shoal_types::Digest;
 
 use super::content::Content;
@@ -30,18 +30,24 @@ impl Image {
     /// Generates an image with layers of these sizes, and the contents of its blobs. Another seed shares no layer with it.
     #[must_use]
     pub fn generate(layer_bytes: &[u64], seed: u64) -> (Self, Vec<(Digest, Content)>) {
+        let seeds = (0..).map(|at| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(at));
+        let layers = layer_bytes.iter().zip(seeds).map(|(len, seed)| Content::layer(seed, *len));
+        Self::of_layers(layers, &json!({}))
+    }
+
+    /// Makes an image of these layers, with such a `config` in its configuration, and the contents of its blobs.
+    #[must_use]
+    pub fn of_layers(layers: impl IntoIterator<Item = Content>, config: &Value) -> (Self, Vec<(Digest, Content)>) {
         let mut blobs = Vec::new();
         let mut descriptor = |media_type: &str, content: Content| {
             let (digest, size_bytes) = (content.digest(), content.len());
             blobs.push((digest, content));
             Descriptor { media_type: media_type.into(), digest, size_bytes, elsewhere: false }
         };
-        let seeds = (0..).map(|at| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(at));
-        let contents = layer_bytes.iter().zip(seeds).map(|(len, seed)| Content::layer(seed, *len));
-        let layers: Vec<_> = contents.map(|content| descriptor(IMAGE_LAYER_MEDIA_TYPE, content)).collect();
+        let layers: Vec<_> = layers.into_iter().map(|content| descriptor(IMAGE_LAYER_MEDIA_TYPE, content)).collect();
         let diff_ids: Vec<String> = layers.iter().map(|layer| layer.digest.to_string()).collect();
         let config = json!({
-            "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            "architecture": "amd64", "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
         let config = descriptor(IMAGE_CONFIG_MEDIA_TYPE, Content::bytes(config.to_string()));
         let manifest = json!({

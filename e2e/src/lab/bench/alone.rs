@@ -15,10 +15,10 @@ use super::Options;
 use crate::figures::{Times, rounded};
 use crate::lab::client::Pull;
 use crate::lab::cluster::{Cluster, MIRROR, Places, Plan};
-use crate::lab::network::{Network, Place};
 use crate::lab::origin::{self, Contents, Origin};
 use crate::lab::pulls::Pulls;
 use crate::lab::workers::{Job, Worker};
+use crate::network::{Network, Place};
 
 /// Enough for a 99th percentile that isn't the worst of them.
 const SMALL: u32 = 300;
@@ -51,7 +51,7 @@ struct Waited {
 
 /// Measures as often as is wanted.
 pub(super) async fn measure(options: &Options, directory: &Path, program: &Path) -> Result<Figures> {
-    let mut network = Network::new()?;
+    let mut network = Network::new("lab")?;
     let places = Places::build(&mut network, 1, Some(options.rate))?;
     let contents = Contents { size: options.pull_size, layers: 1, small: SMALL, blobs: None };
     let origin = Origin::start(&places.origin, contents).await?;

@@ -19,10 +19,10 @@ use super::Options;
 use crate::figures::{Times, float, rounded};
 use crate::lab::client::{Pull, Pulled};
 use crate::lab::cluster::{ADMIN, Cluster, MIRROR, Places, Plan};
-use crate::lab::network::Network;
 use crate::lab::origin::{Contents, Origin};
 use crate::lab::usage::{children_cpu_seconds, cpu_seconds, peak_rss_mib};
 use crate::lab::workers::{Job, Worker};
+use crate::network::Network;
 use crate::nodes;
 use crate::processes::Fleet;
 
@@ -93,7 +93,7 @@ pub(super) fn check() -> Result<()> {
 
 /// Measures as often as is wanted.
 pub(super) async fn measure(options: &Options, directory: &Path, program: &Path) -> Result<Figures> {
-    let mut network = Network::new()?;
+    let mut network = Network::new("lab")?;
     let places = Places::build(&mut network, 2, None)?;
     let blobs = directory.join("blobs");
     let contents = Contents { size: options.size, layers: 1, small: 0, blobs: Some(blobs.clone()) };
@@ -159,7 +159,7 @@ async fn exchange(
 }
 
 /// What a job says in the end.
-async fn say(place: &crate::lab::network::Place, worker: &Worker) -> Result<String> {
+async fn say(place: &crate::network::Place, worker: &Worker) -> Result<String> {
     let mut job = Job::start(place, worker)?;
     job.line().await?;
     job.go().await?;

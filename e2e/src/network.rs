@@ -1,9 +1,9 @@
-//! Namespaces around a hub, each behind a shaped link.
+//! Network namespaces around a hub, each behind a link that may be shaped.
 //!
 //! The bridge is in a namespace too, so the host's addresses, routes and packet filters neither matter nor change, and a namespace that
 //! is deleted takes its links along.
 //!
-//! State: the namespaces `shoal-lab-PID-NAME`. Invariants: dropping it deletes them; those of dead processes are deleted first.
+//! State: the namespaces `shoal-KIND-PID-NAME`. Invariants: dropping it deletes them; those of dead processes are deleted first.
 //! Absent on purpose: `ip netns exec`, which mounts another /sys.
 
 use std::ffi::OsString;
@@ -18,38 +18,44 @@ use serde_json::Value;
 use crate::scratch::is_alive;
 use crate::units::Rate;
 
-const PREFIX: &str = "shoal-lab";
+const PREFIX: &str = "shoal-";
 const NAMESPACES: &str = "/run/netns";
 const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
 
 /// A hub and the places around it.
-pub(super) struct Network {
+#[derive(Debug)]
+pub struct Network {
+    prefix: String,
     hub: String,
     places: Vec<Place>,
 }
 
 /// A namespace with an address.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub struct Place {
     namespace: String,
     /// Its end of the link at the hub.
     port: String,
-    pub(super) address: Ipv4Addr,
+    /// Its address.
+    pub address: Ipv4Addr,
     shaped: bool,
 }
 
 impl Network {
-    /// An empty hub.
-    pub(super) fn new() -> Result<Self> {
-        ensure!(rustix::process::geteuid().is_root(), "the lab makes network namespaces: run it as root");
+    /// An empty hub of a `lab` or a `cluster`.
+    ///
+    /// # Errors
+    /// If this machine or this user can't have namespaces; in one line, with what to do.
+    pub fn new(kind: &str) -> Result<Self> {
+        ensure!(rustix::process::geteuid().is_root(), "a {kind} makes network namespaces: run it as root");
         for (tool, package) in [("ip", "iproute2"), ("tc", "iproute2"), ("nsenter", "util-linux")] {
             let found = Command::new(tool).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
             ensure!(found.is_ok(), "{tool} is missing: install {package}");
         }
-        remove_stale();
-        let hub = format!("{PREFIX}-{}-hub", std::process::id());
+        remove_stale(kind);
+        let prefix = format!("{PREFIX}{kind}-{}", std::process::id());
         // Before the first command, so that whatever fails is cleaned up.
-        let network = Self { hub, places: Vec::new() };
+        let network = Self { hub: format!("{prefix}-hub"), prefix, places: Vec::new() };
         ip(&["netns", "add", &network.hub])?;
         ip(&["-n", &network.hub, "link", "add", "hub", "type", "bridge"])?;
         ip(&["-n", &network.hub, "link", "set", "hub", "up"])?;
@@ -57,10 +63,13 @@ impl Network {
     }
 
     /// Adds a place, with this rate both ways or without limits.
-    pub(super) fn add(&mut self, name: &str, rate: Option<Rate>) -> Result<Place> {
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn add(&mut self, name: &str, rate: Option<Rate>) -> Result<Place> {
         let ix = self.places.len();
         let place = Place {
-            namespace: format!("{PREFIX}-{}-{name}", std::process::id()),
+            namespace: format!("{}-{name}", self.prefix),
             port: format!("port{ix}"),
             address: Ipv4Addr::new(10, 77, u8::try_from(ix / 250)?, u8::try_from(ix % 250 + 1)?),
             shaped: rate.is_some(),
@@ -81,7 +90,10 @@ impl Network {
     }
 
     /// Bytes that these places have received through their token buckets.
-    pub(super) fn received_bytes(&self, places: &[Place]) -> Result<u64> {
+    ///
+    /// # Errors
+    /// If one of them isn't shaped.
+    pub fn received_bytes(&self, places: &[Place]) -> Result<u64> {
         let queues = buckets(&self.hub)?;
         let of = |place: &Place| {
             let bytes = queues.iter().find(|(port, _)| *port == place.port).map(|(_, bytes)| *bytes);
@@ -92,7 +104,10 @@ impl Network {
 
     /// Has all places use cubic: BBR, a host's default here and there, fills a token bucket differently. A namespace may choose only what
     /// the host allows to everybody, so that is widened for as long as this takes.
-    pub(super) fn use_cubic(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// If there is no cubic.
+    pub fn use_cubic(&self) -> Result<()> {
         let allowed = fs::read_to_string(ALLOWED).context("the congestion controls can't be read")?;
         let widened = !allowed.split_whitespace().any(|name| name == "cubic");
         if widened {
@@ -120,7 +135,8 @@ impl Drop for Network {
 
 impl Place {
     /// A command line that runs here. `nsenter` becomes the program, so the process's number is the program's.
-    pub(super) fn within(&self, command: &[OsString]) -> Vec<OsString> {
+    #[must_use]
+    pub fn within(&self, command: &[OsString]) -> Vec<OsString> {
         [OsString::from("nsenter"), self.entrance().into(), "--".into()]
             .into_iter()
             .chain(command.iter().cloned())
@@ -128,14 +144,48 @@ impl Place {
     }
 
     /// Bytes that have left through the token bucket. At the interface segmentation offload would skew them.
-    pub(super) fn sent_bytes(&self) -> Result<u64> {
+    ///
+    /// # Errors
+    /// If it isn't shaped.
+    pub fn sent_bytes(&self) -> Result<u64> {
         ensure!(self.shaped, "{} isn't shaped", self.namespace);
         let queues = buckets(&self.namespace)?;
         queues.first().map(|(_, bytes)| *bytes).context("tc doesn't tell the bytes")
     }
 
+    /// Has it send what is for these addresses to another place, which passes it on.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn route(&self, to: &str, via: Ipv4Addr) -> Result<()> {
+        ip(&["-n", &self.namespace, "route", "add", to, "via", &via.to_string()])
+    }
+
+    /// Has it pass on what is for others.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn forward(&self) -> Result<()> {
+        let set = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+        run("nsenter", &[&self.entrance(), "sh", "-c", set]).map(drop)
+    }
+
+    /// Gives it one more address, for itself alone.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn also(&self, address: Ipv4Addr) -> Result<()> {
+        ip(&["-n", &self.namespace, "addr", "add", &format!("{address}/32"), "dev", "lo"])
+    }
+
+    /// The namespace's file.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        path(&self.namespace)
+    }
+
     fn entrance(&self) -> String {
-        format!("--net={}", path(&self.namespace).display())
+        format!("--net={}", self.path().display())
     }
 }
 
@@ -190,17 +240,19 @@ fn delete(namespace: &str) {
     }
 }
 
-fn remove_stale() {
+fn remove_stale(kind: &str) {
     for entry in fs::read_dir(NAMESPACES).into_iter().flatten().flatten() {
-        if let Some(name) = entry.file_name().to_str().filter(|name| owner(name).is_some_and(|pid| !is_alive(pid))) {
+        if let Some(name) =
+            entry.file_name().to_str().filter(|name| owner(name, kind).is_some_and(|pid| !is_alive(pid)))
+        {
             delete(name);
         }
     }
 }
 
 /// The process that made a namespace of ours.
-fn owner(namespace: &str) -> Option<u32> {
-    namespace.strip_prefix(PREFIX)?.strip_prefix('-')?.split('-').next()?.parse().ok()
+fn owner(namespace: &str, kind: &str) -> Option<u32> {
+    namespace.strip_prefix(PREFIX)?.strip_prefix(kind)?.strip_prefix('-')?.split('-').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -224,7 +276,7 @@ mod tests {
             ("shoal-laboratory-7-hub", None),
             ("cni-123", None),
         ] {
-            assert_eq!(owner(name), pid, "{name}");
+            assert_eq!(owner(name, "lab"), pid, "{name}");
         }
     }
 }
