@@ -240,7 +240,8 @@ fn delete(namespace: &str) {
     }
 }
 
-fn remove_stale(kind: &str) {
+/// Deletes the namespaces of this kind whose process is dead.
+pub fn remove_stale(kind: &str) {
     for entry in fs::read_dir(NAMESPACES).into_iter().flatten().flatten() {
         if let Some(name) =
             entry.file_name().to_str().filter(|name| owner(name, kind).is_some_and(|pid| !is_alive(pid)))

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+const MEMORY: &str = "/dev/shm";
+
 /// A run's directory.
 #[derive(Debug)]
 pub struct Scratch {
@@ -31,7 +33,7 @@ impl Scratch {
     /// # Errors
     /// If it can't be made.
     pub fn in_memory(name: &str, keep: bool) -> Result<Self> {
-        Self::within(Path::new("/dev/shm"), name, keep)
+        Self::within(Path::new(MEMORY), name, keep)
     }
 
     fn within(parent: &Path, name: &str, keep: bool) -> Result<Self> {
@@ -58,10 +60,13 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether a process with this number is there. A number that was given anew only delays the removal.
+/// Whether a process with this number is there, and not only its number because nobody has waited for it. A number that was given anew only delays
+/// the removal.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
+    // "7018 (name, with anything in it) Z …"
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
 }
 
 /// The process number in a name of ours that has outlived its process.
@@ -69,6 +74,11 @@ pub fn is_alive(pid: u32) -> bool {
 pub fn dead_owner(entry: &str, name: &str) -> Option<u32> {
     let pid: u32 = entry.strip_prefix(name)?.strip_prefix('-')?.parse().ok()?;
     (!is_alive(pid)).then_some(pid)
+}
+
+/// Removes the directories in memory whose process is dead.
+pub fn remove_stale_in_memory(name: &str) {
+    remove_stale(Path::new(MEMORY), name);
 }
 
 fn remove_stale(parent: &Path, name: &str) {

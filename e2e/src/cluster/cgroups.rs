@@ -28,13 +28,7 @@ impl Cgroups {
     pub(super) fn new(name: &str) -> Result<Self> {
         let hierarchies = hierarchies(Path::new(ROOT));
         ensure!(!hierarchies.is_empty(), "{ROOT} isn't mounted: a kubelet takes cgroups");
-        for hierarchy in &hierarchies {
-            for entry in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
-                if entry.file_name().to_str().is_some_and(|entry| dead_owner(entry, name).is_some()) {
-                    remove(&entry.path());
-                }
-            }
-        }
+        remove_stale(name);
         Ok(Self { name: format!("{name}-{}", std::process::id()), hierarchies })
     }
 
@@ -73,13 +67,23 @@ impl Drop for Cgroups {
     }
 }
 
-/// Where groups are made: one place in version 2, one for each controller in version 1, whose mount may have another name beside it.
+/// Removes those of dead processes.
+pub(super) fn remove_stale(name: &str) {
+    for group in hierarchies(Path::new(ROOT)).iter().flat_map(|hierarchy| below(hierarchy)) {
+        let entry = group.file_name().and_then(|entry| entry.to_str());
+        if entry.is_some_and(|entry| dead_owner(entry, name).is_some()) {
+            remove(&group);
+        }
+    }
+}
+
+/// Where groups are made: one place in version 2, one for each controller in version 1, which may have a version 2 without controllers beside them.
 fn hierarchies(root: &Path) -> Vec<PathBuf> {
     if root.join("cgroup.controllers").exists() {
         return vec![root.to_owned()];
     }
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
-    let is_one = |path: &PathBuf| path.join("cgroup.procs").exists() && !path.join("cgroup.controllers").exists();
+    let is_one = |path: &PathBuf| path.join("cgroup.procs").exists();
     entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{PATIENCE, Programs};
+use super::{PATIENCE, Programs, mortal};
 use crate::control_plane::Access;
 use crate::control_plane::certificates::{self, Authority, Identity};
 use crate::control_plane::commands::{self, command};
@@ -68,7 +68,7 @@ impl Control {
     pub(super) async fn start(&self, fleet: &mut Fleet, admin: &Access) -> Result<()> {
         let Programs { etcd, api_server, .. } = &self.programs;
         let start = |fleet: &mut Fleet, name: &str, command: Vec<OsString>| {
-            fleet.start(name, &self.place.within(&command)).map(drop)
+            fleet.start(name, &self.place.within(&mortal(&command))).map(drop)
         };
         start(fleet, "etcd", commands::etcd(etcd, &self.directory.join("etcd"), ETCD))?;
         write_identity(

@@ -37,6 +37,8 @@ pub async fn up(options: &Options, arguments: &[String]) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "a cluster makes namespaces, mounts and cgroups: run this as root");
     fs::create_dir_all(DIRECTORY).with_context(|| format!("{DIRECTORY} can't be made"))?;
     ensure!(holder()?.is_none(), "there is a cluster already: end it with `cargo xtask cluster down`");
+    // One that was killed has left it.
+    let _ = fs::remove_file(file("kubeconfig"));
     eprintln!("fetching or building what is missing of its programs (minutes, the first time) …");
     Programs::get(options.containerd)?;
     let log = File::create(file("log")).context("the log can't be written")?;
@@ -97,6 +99,7 @@ pub async fn hold(options: &Options) -> Result<()> {
 /// If it doesn't end in time.
 pub async fn down() -> Result<()> {
     let Some(holder) = holder()? else {
+        super::sweep();
         eprintln!("there is no cluster");
         return Ok(());
     };

@@ -22,6 +22,7 @@ mod hold;
 mod node;
 mod operations;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,10 +34,10 @@ use shoal_oci::testing::{Content, Image};
 
 use crate::containerd;
 use crate::control_plane::Access;
-use crate::network::{Network, Place};
+use crate::network::{self, Network, Place};
 use crate::processes::Fleet;
 use crate::registry::DockerRegistry;
-use crate::scratch::Scratch;
+use crate::scratch::{self, Scratch};
 use crate::tools::cluster::Tool;
 use crate::units::Rate;
 use cgroups::Cgroups;
@@ -49,6 +50,8 @@ pub use hold::{down, hold, up};
 /// A component starts within seconds on an idle machine and within minutes on one that builds beside it.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// What its directories are called, with its owner's process number.
+const NAME: &str = "shoal-cluster";
 /// The registry's port.
 const REGISTRY_PORT: u16 = 5000;
 
@@ -125,8 +128,8 @@ impl Cluster {
     /// If it doesn't start, with the end of the log of who is to blame.
     pub async fn start(options: &Options, programs: &Programs) -> Result<Self> {
         let mut network = Network::new("cluster")?;
-        let cgroups = Cgroups::new("shoal-cluster")?;
-        let scratch = Scratch::in_memory("shoal-cluster", false)?;
+        let cgroups = Cgroups::new(NAME)?;
+        let scratch = Scratch::in_memory(NAME, false)?;
         let place = network.add("control", None)?;
         let registry_place = network.add("registry", options.rate)?;
         let registry_at = SocketAddr::new(registry_place.address.into(), REGISTRY_PORT);
@@ -164,7 +167,7 @@ impl Cluster {
     }
 
     async fn run(&mut self, programs: &Programs) -> Result<()> {
-        let command = self.registry_place.within(&self.registry.command());
+        let command = self.registry_place.within(&mortal(&self.registry.command()));
         self.fleet.start("registry", &command)?;
         self.control.start(&mut self.fleet, &self.kubectl).await?;
         for node in &self.nodes {
@@ -177,7 +180,8 @@ impl Cluster {
             let ready = async || operations::is_node_ready(&client, &node.name).await;
             self.fleet.until(&node.kubelet(), PATIENCE, ready).await?;
         }
-        Ok(())
+        let can_have_pods = async || operations::has_account(&client, "default").await;
+        self.fleet.until("kube-controller-manager", PATIENCE, can_have_pods).await
     }
 
     /// The images that pods of a cluster take: what holds their namespaces, and what tests run.
@@ -274,6 +278,18 @@ impl Cluster {
         self.fleet.kill().await;
         self.cgroups.empty().await;
     }
+}
+
+/// Removes what a killed owner left.
+fn sweep() {
+    network::remove_stale("cluster");
+    cgroups::remove_stale(NAME);
+    scratch::remove_stale_in_memory(NAME);
+}
+
+/// A command line whose process dies with who started it, whatever that died of.
+fn mortal(command: &[OsString]) -> Vec<OsString> {
+    ["setpriv", "--pdeathsig", "KILL", "--"].map(OsString::from).into_iter().chain(command.iter().cloned()).collect()
 }
 
 /// An image whose containers sleep.

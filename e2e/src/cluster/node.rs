@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::cgroups::Cgroups;
 use super::control::{Control, DNS_SERVICE, DOMAIN, write};
-use super::{PATIENCE, Programs};
+use super::{PATIENCE, Programs, mortal};
 use crate::containerd::configuration::Settings;
 use crate::network::Place;
 use crate::processes::Fleet;
@@ -109,10 +109,9 @@ impl Node {
         const SCRIPT: &str = "set -e; cd \"$0\"; mount --bind var /var; mount --bind run /run; \
             mount -t overlay overlay -o lowerdir=/etc,upperdir=\"$0/etc\",workdir=\"$0/etc.work\" /etc; mkdir -p /etc/containerd /etc/cni; \
             mount --bind containerd /etc/containerd; mount --bind cni /etc/cni; : > /run/anchored; exec sleep 2147483647";
-        let words =
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
-        let mut command: Vec<OsString> = words.map(OsString::from).into();
-        command.extend(["--propagation", "private", "--", "sh", "-c", SCRIPT].map(OsString::from));
+        let words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"].into_iter();
+        let words = words.chain(["--propagation", "private", "--", "sh", "-c", SCRIPT]);
+        let mut command = mortal(&words.map(OsString::from).collect::<Vec<_>>());
         command.push(self.directory.clone().into());
         self.place.within(&command)
     }
