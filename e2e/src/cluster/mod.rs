@@ -189,7 +189,7 @@ impl Cluster {
         let busybox = std::fs::read(&programs.busybox).context("busybox can't be read")?;
         for repository in ["pause", "busybox"] {
             let layer = Content::program_layer("bin/busybox", busybox.clone());
-            self.registry.store_image(&format!("{repository}"), "1", sleeping([layer]))?;
+            self.registry.store_image(repository, "1", sleeping([layer]))?;
         }
         Ok(())
     }
