@@ -7,6 +7,7 @@
 //! Absent on purpose: logic about Shoal itself. A command is a list of steps; what a step does is in the crate that it starts.
 
 mod check;
+mod images;
 mod step;
 mod tools;
 
@@ -45,7 +46,9 @@ enum Command {
     /// Kubernetes on this machine: every argument is its own. `cluster tools` fetches or builds what it takes.
     #[command(disable_help_flag = true)]
     Cluster(PassedOn),
-    /// Writes what is generated and checked in: the definition of the Swarm resource in `crds/`.
+    /// The operator's and the agent's images as OCI layouts, below cargo's target directory.
+    Images(images::Options),
+    /// Writes what is generated and checked in: the definition of the Swarm resource, in `crds/` and for the chart.
     Generate,
 }
 
@@ -93,14 +96,31 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo(passed_on) => in_release(passed_on, "shoal-demo"),
         Command::Lab(passed_on) => in_release(passed_on, "shoal-lab"),
         Command::Cluster(passed_on) => e2e(passed_on.into_args(), "shoal-cluster").become_it(),
+        Command::Images(options) => images::run(&options),
         Command::Generate => crds("write").run("mend the build or what is said above"),
     }
 }
 
 /// The definition of the Swarm resource, which crates/api writes or compares with what is checked in.
 fn crds(verb: &str) -> Step {
-    Step::cargo(["run", "--quiet", "-p", "shoal-api", "--features", "kube", "--example", "crds", "--", verb, "crds"])
+    Step::cargo([
+        "run",
+        "--quiet",
+        "-p",
+        "shoal-api",
+        "--features",
+        "kube",
+        "--example",
+        "crds",
+        "--",
+        verb,
+        "crds",
+        CHART_CRDS,
+    ])
 }
+
+/// The chart's copy: a chart has no files from outside of it.
+const CHART_CRDS: &str = "charts/shoal/files/crds";
 
 /// The benchmark that is a program of `e2e/`.
 const AGENT: &str = "agent";
@@ -161,7 +181,7 @@ mod tests {
 
     fn runs(line: &str) -> String {
         match parse(line).expect("a valid line") {
-            Command::Check(_) => panic!("check is several steps"),
+            Command::Check(_) | Command::Images(_) => panic!("these are several steps"),
             Command::Test(passed_on) => test(passed_on),
             Command::Bench(bench) => bench.step(),
             Command::Sim(passed_on) => sim(passed_on),
@@ -195,7 +215,10 @@ mod tests {
             ("lab --help", "cargo run --quiet --release -p shoal-e2e --bin shoal-lab -- --help"),
             ("demo --nodes 4", "cargo run --quiet --release -p shoal-e2e --bin shoal-demo -- --nodes 4"),
             ("cluster tools -- etcd", "cargo run --quiet --release -p shoal-e2e --bin shoal-cluster -- tools -- etcd"),
-            ("generate", "cargo run --quiet -p shoal-api --features kube --example crds -- write crds"),
+            (
+                "generate",
+                "cargo run --quiet -p shoal-api --features kube --example crds -- write crds charts/shoal/files/crds",
+            ),
             ("sim burst --set a=b --json -h", "cargo run --release -p shoal-sim -- burst --set a=b --json -h"),
         ] {
             assert_eq!(runs(line), expected, "{line}");

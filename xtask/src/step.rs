@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 pub(crate) struct Step {
     program: OsString,
     args: Vec<OsString>,
-    env: Vec<(&'static str, &'static str)>,
+    env: Vec<(&'static str, OsString)>,
 }
 
 impl Step {
@@ -40,8 +40,8 @@ impl Step {
     }
 
     /// With an environment variable.
-    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
-        self.env.push((name, value));
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.env.push((name, value.into()));
         self
     }
 
@@ -76,7 +76,7 @@ impl Step {
         // The cargo that started xtask, not whichever comes first in PATH: one toolchain for all steps.
         let cargo = std::env::var_os("CARGO").filter(|_| self.program == "cargo");
         let mut command = Command::new(cargo.as_ref().unwrap_or(&self.program));
-        command.args(&self.args).envs(self.env.iter().copied()).current_dir(root);
+        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(root);
         Ok(command)
     }
 
@@ -88,7 +88,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in &self.env {
-            write!(f, "{name}={} ", quoted(OsStr::new(value)))?;
+            write!(f, "{name}={} ", quoted(value))?;
         }
         write!(f, "{}", quoted(&self.program))?;
         self.args.iter().try_for_each(|arg| write!(f, " {}", quoted(arg)))
