@@ -11,7 +11,7 @@
 //! - nothing is written through a symbolic link: a linked file is replaced and comes back as the link, a directory that is a link out of the tree is left alone.
 //! - the mirror is never a file's `server`: the registry always follows as the last host.
 //!
-//! Absent on purpose: the runtime's main configuration, and whether the mirror answers: who calls `install` has asked it before, as [`keep`] does.
+//! Absent on purpose: the runtime's main configuration, and whether the mirror answers: who calls `install` has asked it before, as [`keep()`] does.
 
 mod disk;
 mod error;
