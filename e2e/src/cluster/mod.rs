@@ -19,18 +19,20 @@ mod cgroups;
 mod control;
 mod door;
 mod hold;
+mod images;
 mod node;
 mod operations;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use kube::Client;
-use shoal_oci::testing::{Content, Image};
+use shoal_oci::testing::Image;
 
 use crate::containerd;
 use crate::control_plane::Access;
@@ -38,7 +40,7 @@ use crate::network::{self, Network, Place};
 use crate::processes::Fleet;
 use crate::registry::DockerRegistry;
 use crate::scratch::{self, Scratch};
-use crate::tools::cluster::Tool;
+use crate::tools::{self, cluster::Tool};
 use crate::units::Rate;
 use cgroups::Cgroups;
 use control::Control;
@@ -52,6 +54,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What its directories are called, with its owner's process number.
 const NAME: &str = "shoal-cluster";
+/// Where Shoal's images are in the registry.
+const SHOAL: &str = "shoal";
 /// The registry's port.
 const REGISTRY_PORT: u16 = 5000;
 
@@ -186,10 +190,8 @@ impl Cluster {
 
     /// The images that pods of a cluster take: what holds their namespaces, and what tests run.
     fn store_tools(&self, programs: &Programs) -> Result<()> {
-        let busybox = std::fs::read(&programs.busybox).context("busybox can't be read")?;
         for repository in ["pause", "busybox"] {
-            let layer = Content::program_layer("bin/busybox", busybox.clone());
-            self.registry.store_image(repository, "1", sleeping([layer]))?;
+            self.registry.store_image(repository, "1", images::sleeping(&programs.busybox, Vec::new())?)?;
         }
         Ok(())
     }
@@ -201,13 +203,52 @@ impl Cluster {
     pub fn store(&self, repository: &str, tag: &str, layer_bytes: &[u64], seed: u64) -> Result<Image> {
         let (_, mut blobs) = Image::generate(layer_bytes, seed);
         blobs.truncate(layer_bytes.len());
-        let busybox = std::fs::read(Tool::Busybox.program()?).context("busybox can't be read")?;
-        let layers = std::iter::once(Content::program_layer("bin/busybox", busybox));
-        self.registry.store_image(
-            repository,
-            tag,
-            sleeping(layers.chain(blobs.into_iter().map(|(_, content)| content))),
-        )
+        let layers = blobs.into_iter().map(|(_, content)| content).collect();
+        self.registry.store_image(repository, tag, images::sleeping(&Tool::Busybox.program()?, layers)?)
+    }
+
+    /// Stores Shoal's own images, of the programs that are built beside this one, and says where a chart finds them.
+    ///
+    /// # Errors
+    /// If a program isn't built, or it can't be written.
+    pub fn store_shoal(&self, tag: &str) -> Result<String> {
+        for program in ["shoal-operator", "shoal-agent"] {
+            let image = images::of_program(program)?;
+            self.registry.store_image(&format!("{SHOAL}/{program}"), tag, image)?;
+        }
+        Ok(self.image(SHOAL))
+    }
+
+    /// Runs helm against the cluster.
+    ///
+    /// # Errors
+    /// helm's own words.
+    pub fn helm(&self, arguments: &[&str]) -> Result<()> {
+        let kubeconfig = self.directory().join("kubeconfig");
+        self.write_kubeconfig(&kubeconfig)?;
+        let mut helm = Command::new(Tool::Helm.program()?);
+        tools::run(helm.args(arguments).env("KUBECONFIG", kubeconfig), "read what helm says")
+    }
+
+    /// Ends the registry, as a machine that is switched off.
+    ///
+    /// # Errors
+    /// If it is off already.
+    pub async fn stop_registry(&mut self) -> Result<()> {
+        self.fleet.part(&["registry".to_owned()])?.kill().await;
+        Ok(())
+    }
+
+    /// A node's directory for the registries' configuration.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn certs(&self, node: u8) -> Result<PathBuf> {
+        Ok(self.node(node)?.certs())
+    }
+
+    fn node(&self, number: u8) -> Result<&Node> {
+        self.nodes.get(usize::from(number) - 1).with_context(|| format!("there is no node{number}"))
     }
 
     /// Under which name nodes find an image of the registry.
@@ -265,7 +306,7 @@ impl Cluster {
     /// # Errors
     /// If there is no such node.
     pub fn door(&mut self, node: u8, port: u16) -> Result<SocketAddr> {
-        let node = self.nodes.get(usize::from(node) - 1).context("there is no such node")?;
+        let node = self.node(node)?;
         let door = Door::open(&node.place, SocketAddr::new(node.place.address.into(), port))?;
         let address = door.address();
         self.doors.push(door);
@@ -290,14 +331,6 @@ fn sweep() {
 /// A command line whose process dies with who started it, whatever that died of.
 fn mortal(command: &[OsString]) -> Vec<OsString> {
     ["setpriv", "--pdeathsig", "KILL", "--"].map(OsString::from).into_iter().chain(command.iter().cloned()).collect()
-}
-
-/// An image whose containers sleep.
-fn sleeping(layers: impl IntoIterator<Item = Content>) -> (Image, Vec<(shoal_types::Digest, Content)>) {
-    Image::of_layers(
-        layers,
-        &serde_json::json!({"Entrypoint": ["/bin/busybox", "sleep", "2147483647"], "Env": ["PATH=/bin"]}),
-    )
 }
 
 /// Routes between the nodes' pods, and from everywhere to the Services.

@@ -66,9 +66,14 @@ impl Node {
         format!("kubelet-{}", self.name)
     }
 
+    /// The registries' configuration.
+    pub(super) fn certs(&self) -> PathBuf {
+        self.directory.join("containerd/certs.d")
+    }
+
     /// Has pulls of a plain-http registry go straight to it.
     pub(super) fn ask_origin(&self, registry: &str) -> Result<()> {
-        let directory = self.directory.join("containerd/certs.d").join(registry);
+        let directory = self.certs().join(registry);
         fs::create_dir_all(&directory).with_context(|| format!("{} can't be made", directory.display()))?;
         let text = format!(
             "server = \"http://{registry}\"\n\n[host.\"http://{registry}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"

@@ -28,7 +28,7 @@ use anyhow::{Context, Result, bail};
 pub use cache::is_cached;
 
 /// Runs a command to its end; what it says when it fails goes into the error, on one line.
-fn run(command: &mut Command, remedy: &str) -> Result<()> {
+pub(crate) fn run(command: &mut Command, remedy: &str) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("{name} can't be started: {remedy}"))?;
     if output.status.success() {

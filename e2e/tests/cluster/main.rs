@@ -4,4 +4,5 @@
 //! the test skipped.
 
 mod direct;
+mod install;
 mod world;

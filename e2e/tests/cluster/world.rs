@@ -67,8 +67,15 @@ impl World {
 
     /// Has every node run an image, and waits until all of them do.
     pub(crate) async fn run_everywhere(&mut self, name: &str, image: &str) {
+        self.run_on(name, image, None).await;
+    }
+
+    /// The same for one node.
+    pub(crate) async fn run_on(&mut self, name: &str, image: &str, node: Option<&str>) {
         let labels = json!({"app": name});
+        let selector = node.map(|node| json!({"kubernetes.io/hostname": node}));
         let pod = json!({
+            "nodeSelector": selector,
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": false,
             "containers": [{"name": "main", "image": image}],

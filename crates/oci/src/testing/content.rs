@@ -62,15 +62,19 @@ impl Content {
         ])
     }
 
-    /// A layer with one program, at a path of at most 100 bytes.
+    /// A layer with these files, each with a path of at most 100 bytes; all may be executed.
     #[must_use]
-    pub fn program_layer(path: &str, program: impl Into<Bytes>) -> Self {
+    pub fn files_layer(files: impl IntoIterator<Item = (String, Bytes)>) -> Self {
         const BLOCK: u64 = 512;
-        let program = program.into();
-        let len = program.len() as u64;
-        let header = Bytes::copy_from_slice(&tar_header(path, 0o755, len));
-        let zeros = len.next_multiple_of(BLOCK) - len + 2 * BLOCK;
-        Self::of(vec![Segment::Bytes(header), Segment::Bytes(program), Segment::Zeros { len: zeros }])
+        let mut segments = Vec::new();
+        for (path, bytes) in files {
+            let len = bytes.len() as u64;
+            segments.push(Segment::Bytes(Bytes::copy_from_slice(&tar_header(&path, 0o755, len))));
+            segments.push(Segment::Bytes(bytes));
+            segments.push(Segment::Zeros { len: len.next_multiple_of(BLOCK) - len });
+        }
+        segments.push(Segment::Zeros { len: 2 * BLOCK });
+        Self::of(segments)
     }
 
     fn of(segments: Vec<Segment>) -> Self {
