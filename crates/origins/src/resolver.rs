@@ -132,7 +132,10 @@ impl SwarmResolver {
             }
             Credentials::Basic(user, password) => (user, password),
         };
-        let token = self.client(&allowed, credentials)?.pull_token(&allowed.repository).await;
+        // A client of its own asks for a token of its own: one that is kept may be revoked, and who comes again comes because it was refused.
+        let client = self.clients.own_client(&allowed.registry, &allowed.decision, credentials);
+        let client = client.map_err(|error| ResolveError::NotAllowed(error.to_string()))?;
+        let token = client.pull_token(&allowed.repository).await;
         Ok(Some(match token.map_err(|error| failure_of(&error))? {
             Some(token) => PullSecret { kind: SecretKind::Token(token.secret().to_owned()), holds: token.holds() },
             None => PullSecret { kind: SecretKind::Password(user, password), holds: PASSWORD_HOLDS },
