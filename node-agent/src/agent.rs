@@ -180,7 +180,14 @@ impl Agent {
         let (client, events) = TrackerClient::start(client, stop_client.clone()).await?;
         let seed = seed(&config.name);
         let policies = Policies::new(swarms.subscribe());
-        let origins = Arc::new(OriginPool::new(policies.clone(), client.clone(), seed));
+        let (teller, runtime) = match &config.runtime {
+            Some(_) => {
+                let (teller, runtime) = Runtime::followed();
+                (Some(teller), runtime)
+            }
+            None => (None, Runtime::none()),
+        };
+        let origins = Arc::new(OriginPool::new(policies.clone(), client.clone(), runtime.clone(), seed));
         let exchange = ExchangeConfig {
             engine: engine::config(swarms.transfer()),
             name: config.name.clone(),
@@ -205,15 +212,16 @@ impl Agent {
         let of_shoal = metrics.sub_registry_with_prefix("shoal");
         let (of_mirror, of_content) = (mirror::Metrics::register(of_shoal), content::Metrics::register(of_shoal));
         of_shoal.register_collector(Box::new(ExchangeBytes(exchange.clone())));
-        let follower = config.runtime.clone();
-        let follower = follower.map(|runtime| runtime::Follower::new(runtime, exchange.clone(), policies.clone()));
+        let follower = config.runtime.clone().zip(teller);
+        let follower =
+            follower.map(|(config, teller)| runtime::Follower::new(config, teller, exchange.clone(), policies.clone()));
         let parts = Parts {
             policies: policies.clone(),
             origins,
             exchange: exchange.clone(),
             store: store as Arc<dyn Store>,
             tracker: client.clone(),
-            runtime: follower.as_ref().map_or_else(Runtime::none, runtime::Follower::runtime),
+            runtime,
             metrics: of_content.clone(),
         };
         let content = SwarmContent::new(parts, dir, stop_rest.clone());

@@ -68,6 +68,8 @@ struct Lease {
     asked_for_links: bool,
     /// What neighbours say to have didn't come: a silent peer's chunks, or a liar's claims.
     trusts_nobody: bool,
+    /// The bytes come to this node anyway, whoever leads.
+    comes_anyway: bool,
 }
 
 impl Lead {
@@ -154,6 +156,17 @@ impl Engine {
         self.pump(now);
     }
 
+    /// What is fetched under this lease comes to this node whoever leads: another lead would cost the origin another copy, so this one doesn't
+    /// yield, however slow its uplink is.
+    pub fn handle_comes_anyway(&mut self, key: BlobKey, epoch: u64) {
+        let Some(slot) = self.find(key) else { return };
+        if let Some(lease) = &mut self.transfer_mut(slot).lead.lease
+            && lease.epoch == epoch
+        {
+            lease.comes_anyway = true;
+        }
+    }
+
     /// The builder's link, to merge with others into one signed batch: a signature for eight links keeps the chain's
     /// bookkeeping small for everybody.
     pub fn handle_merged_links(&mut self, now: Time, key: BlobKey, links: &VerifiedLinks) {
@@ -216,6 +229,7 @@ impl Engine {
             fetched: 0,
             asked_for_links: false,
             trusts_nobody: false,
+            comes_anyway: false,
         });
         transfer.announce.due = now + lead_report;
         self.timers.announce = self.timers.announce.min(now + lead_report);
@@ -340,13 +354,16 @@ impl Engine {
 
     /// When leads have given up before, it isn't this uplink that is slow, it is all of them.
     pub(crate) fn may_yield(&self, slot: BlobSlot) -> bool {
-        self.config.lead_yields && self.transfer(slot).chain.leases_seen().0 < MANY_LEADS
+        let transfer = self.transfer(slot);
+        let comes_anyway = transfer.lead.lease.is_some_and(|lease| lease.comes_anyway);
+        self.config.lead_yields && !comes_anyway && transfer.chain.leases_seen().0 < MANY_LEADS
     }
 
     fn yield_if_too_slow(&mut self, now: Time, slot: BlobSlot) {
-        let Some(Lease { epoch, fetched, since, .. }) = self.transfer(slot).lead.lease else { return };
+        let Some(Lease { epoch, fetched, since, comes_anyway, .. }) = self.transfer(slot).lead.lease else { return };
         let alone_in_swarm = self.transfer(slot).members.is_empty();
         if !self.config.lead_yields
+            || comes_anyway
             || fetched < JUDGED_FROM
             || now.since(since) < JUDGED_AFTER
             || fetched % 8 != 0

@@ -16,8 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream;
 use http::HeaderValue;
-use sha2::{Digest as _, Sha256, Sha512};
-use shoal_types::{Algorithm, Digest};
+use shoal_types::Digest;
 
 use super::known::{self, Fact, Place};
 use super::manifests::is_refusal;
@@ -41,6 +40,12 @@ impl Shared {
             && (!course.verify_access || fact.may_be_had())
         {
             return Ok(stat(fact));
+        }
+        if course.verify_access {
+            self.learn_from_runtime(place).await;
+            if let Some(fact) = self.known.get(place).filter(Fact::may_be_had) {
+                return Ok(stat(&fact));
+            }
         }
         if !course.verify_access
             && let Some(transfer) = self.parts.exchange.stored(&place.digest)
@@ -90,7 +95,7 @@ impl Shared {
         }
         let private = shared.is_private(&place, &course);
         let fallback = match shared.transfer(&place, &stat, private, &course).await {
-            Ok(transfer) => match wait::piece(&transfer, range.start, range.end, course.strict).await {
+            Ok(transfer) => match shared.piece(&transfer, &place, &range, course.strict).await {
                 Ok(first) => {
                     let stream = Reading::stream(shared, place, transfer, first, range, course.strict);
                     return Ok(Blob { stat, stream });
@@ -110,6 +115,22 @@ impl Shared {
         let origin = shared.origin(&place.registry, &course)?;
         let stream = pass::through(shared, &origin, place, stat.size_bytes, range).await?;
         Ok(Blob { stat, stream })
+    }
+
+    /// The next verified bytes of a range; or that this node's runtime has to fetch the blob for all.
+    async fn piece(
+        &self,
+        transfer: &Transfer,
+        place: &Place,
+        range: &Range<u64>,
+        strict: bool,
+    ) -> Result<Bytes, wait::Trouble> {
+        tokio::select! {
+            // What is here is given, whoever leads.
+            biased;
+            piece = wait::piece(transfer, range.start, range.end, strict) => piece,
+            () = self.parts.origins.handover().asked(&place.digest) => Err(wait::Trouble::Handed),
+        }
     }
 
     /// Whether it takes credentials to fetch it.
@@ -186,7 +207,7 @@ impl Reading {
         let bytes = match self.first.take() {
             Some(bytes) => bytes,
             None => {
-                let read = wait::piece(&self.transfer, self.left.start, self.left.end, self.strict).await;
+                let read = self.shared.piece(&self.transfer, &self.place, &self.left, self.strict).await;
                 read.map_err(|trouble| {
                     self.shared.parts.metrics.fell_back(trouble.fallback());
                     self.shared.cuts.note(&self.place);
@@ -207,11 +228,7 @@ fn stat(fact: &Fact) -> BlobStat {
 
 /// A blob without bytes needs nobody, only the right digest.
 fn empty(digest: Digest, stat: BlobStat) -> Result<Blob, Failure> {
-    let of_nothing = match digest.algorithm() {
-        Algorithm::Sha256 => Digest::Sha256(Sha256::digest([]).into()),
-        Algorithm::Sha512 => Digest::Sha512(Sha512::digest([]).into()),
-    };
-    if digest == of_nothing {
+    if digest == pass::digest_of(digest.algorithm(), &[]) {
         Ok(Blob { stat, stream: Box::pin(stream::empty()) })
     } else {
         Err(Failure::new(Reason::Corrupt).with_detail("it has no bytes, and the digest of some"))

@@ -12,6 +12,7 @@ use http::HeaderValue;
 use shoal_oci::manifest::{Descriptor, Manifest as Contents};
 use shoal_oci::origin::{Cause, OriginError};
 use shoal_oci::{ImageName, Reference};
+use shoal_store::containerd::ContentStore;
 use shoal_tracker_server::client::ClientError;
 use shoal_tracker_server::{Anonymous, ImageName as AskedName, ResolveError};
 use shoal_types::Digest;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use super::Shared;
 use super::known::{self, Fact, Place};
 use super::metrics::{Fallback, From};
+use super::pass::digest_of;
 use super::policy::Course;
 use super::records::Meaning;
 use super::wait;
@@ -42,7 +44,8 @@ impl Shared {
             self.parts.metrics.fell_back(Fallback::OriginOnly);
             return self.manifest_of_origin(&name, &course).await;
         }
-        let (meaning, readable_until) = self.resolve(&name, &course).await?;
+        let (meaning, readable_until) =
+            self.resolve(&name, &course).await.inspect_err(|failure| self.note_refusal(&name, &course, failure))?;
         if course.verify_access && readable_until.is_none() {
             self.learn_private(&name, &meaning).await;
             let why = "the origin shows it to nobody anonymous: the runtime asks with the pod's secret";
@@ -67,6 +70,32 @@ impl Shared {
             Ok(Ok(Err(_))) => tracing::debug!(%name, "a private manifest that can't be understood"),
             Ok(Err(fallback)) => tracing::debug!(%name, ?fallback, "a private manifest can't be had"),
             Err(_) => tracing::debug!(%name, "a private manifest doesn't come in time"),
+        }
+    }
+
+    /// The runtime gets from the origin what isn't for everyone: then it lies in its content store.
+    fn note_refusal(&self, name: &ImageName, course: &Course, failure: &Failure) {
+        let refused = matches!(failure.reason(), Reason::Denied | Reason::NotFound);
+        if let Reference::Digest(digest) = name.reference
+            && course.verify_access
+            && refused
+        {
+            self.parts.origins.handover().refused(place(name, digest));
+        }
+    }
+
+    /// Learns how long a blob is from the manifests of its repository that the runtime has got from the origin.
+    pub(super) async fn learn_from_runtime(&self, blob: &Place) {
+        let handover = self.parts.origins.handover();
+        let Some(content) = self.parts.runtime.content() else { return };
+        for digest in handover.refused_beside(blob) {
+            let content = content.clone();
+            let read = tokio::task::spawn_blocking(move || manifest_in(&content, &digest)).await;
+            let Ok(Some(contents)) = read else { continue };
+            let (registry, repository) = (blob.registry.clone(), blob.repository.clone());
+            let name = ImageName { registry, repository, reference: Reference::Digest(digest) };
+            self.remember(&name, None, true, &contents);
+            handover.understood(&place(&name, digest));
         }
     }
 
@@ -277,6 +306,15 @@ fn failure_of(error: &ResolveError) -> Failure {
         ResolveError::Overloaded => Failure::new(Reason::Unavailable),
     };
     failure.with_detail(format_args!("the tracker says: {error}"))
+}
+
+/// A manifest that the runtime has, if it is what its name says.
+fn manifest_in(content: &ContentStore, digest: &Digest) -> Option<Contents> {
+    let blob = content.blob(digest).ok()??;
+    let size = usize::try_from(blob.size_bytes()).ok().filter(|size| *size <= Manifest::MAX_BYTES)?;
+    let mut bytes = vec![0; size];
+    blob.read_at(0, &mut bytes).ok()?;
+    (digest_of(digest.algorithm(), &bytes) == *digest).then(|| Contents::parse(&bytes).ok())?
 }
 
 /// Whether an origin's failure says that nobody may have it, or nobody can.

@@ -32,6 +32,8 @@ pub enum Fallback {
     ChainFailed,
     /// The policy wants it so.
     OriginOnly,
+    /// Only the runtime can fetch it, for all nodes.
+    Handed,
 }
 
 /// What was asked for.
@@ -109,6 +111,7 @@ impl Fallback {
             Self::Stalled => "stalled",
             Self::ChainFailed => "chain_failed",
             Self::OriginOnly => "origin_only",
+            Self::Handed => "handed",
         }
     }
 }

@@ -23,6 +23,7 @@ mod blobs;
 mod bounded;
 mod cuts;
 mod flights;
+mod handover;
 mod known;
 mod manifests;
 mod metrics;

@@ -16,9 +16,11 @@ use shoal_origins::Clients;
 use shoal_tracker_server::client::TrackerClient;
 use shoal_types::Digest;
 
+use super::handover::Handover;
 use super::policy::Policies;
 use super::private::PrivateDoor;
 use crate::exchange::{FetchError, OriginStream, Origins, Source, SourceKind};
+use crate::runtime::Runtime;
 
 /// The clients of the origins.
 #[derive(Debug)]
@@ -29,12 +31,18 @@ pub struct OriginPool {
 }
 
 impl OriginPool {
-    /// A pool for what these policies allow. A lead asks this tracker for what it takes to fetch what is private. Nodes have different seeds: those of the pauses between tries.
+    /// A pool for what these policies allow. A lead asks this tracker for what it takes to fetch what is private; without it, it
+    /// takes what this runtime downloads. Nodes have different seeds: those of the pauses between tries.
     #[must_use]
-    pub fn new(policies: Policies, tracker: TrackerClient, seed: u64) -> Self {
+    pub fn new(policies: Policies, tracker: TrackerClient, runtime: Runtime, seed: u64) -> Self {
         let clients = Arc::new(Clients::new(seed));
-        let private = PrivateDoor::new(policies.clone(), Arc::clone(&clients), tracker);
+        let private = PrivateDoor::new(policies.clone(), Arc::clone(&clients), tracker, runtime);
         Self { policies, clients, private }
+    }
+
+    /// What is left to the runtime.
+    pub(super) fn handover(&self) -> &Handover {
+        self.private.handover()
     }
 
     /// The anonymous client for a registry, as this decision says.
@@ -53,6 +61,10 @@ impl OriginPool {
 }
 
 impl Origins for OriginPool {
+    fn comes_anyway(&self, digest: &Digest) -> bool {
+        self.handover().is_followed(digest)
+    }
+
     /// The bytes. For a repository that no Swarm answers for any more there are none: the stream ends short.
     fn fetch(&self, source: &Source, digest: &Digest, size_bytes: u64, range: Range<u64>) -> OriginStream {
         if source.private {

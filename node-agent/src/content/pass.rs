@@ -97,6 +97,13 @@ impl Passing {
     }
 }
 
+/// The digest of bytes that are here already.
+pub(super) fn digest_of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
+    let mut hasher = Hasher::new(algorithm);
+    hasher.update(bytes);
+    hasher.finish()
+}
+
 impl Hasher {
     fn new(algorithm: Algorithm) -> Self {
         match algorithm {

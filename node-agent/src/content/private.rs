@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   fetch ── a client whose secret still holds? ── no ──> the tracker: a token for this repository, or a password
+//!     │                                                      └── none ──> what the runtime downloads with the pod's secret, as it comes
 //!     └──> the registry ── refuses in spite of it ──> the tracker once more, then it is the origin's word
 //! ```
 //!
@@ -26,8 +27,10 @@ use shoal_types::Digest;
 use tokio::time::Instant;
 
 use super::bounded::Bounded;
+use super::handover::{Errand, Handover};
 use super::policy::Policies;
 use crate::exchange::{FetchError, OriginStream, Source, SourceKind};
+use crate::runtime::{Growing, Runtime};
 
 /// Private repositories that one node leads blobs of within five minutes. A client has up to 300 KiB of roots.
 const MAX_CLIENTS: usize = 32;
@@ -43,6 +46,8 @@ struct Inner {
     policies: Policies,
     clients: Arc<Clients>,
     tracker: TrackerClient,
+    runtime: Runtime,
+    handover: Handover,
     keys: Mutex<Bounded<(Registry, Repository), Key>>,
 }
 
@@ -60,9 +65,14 @@ impl fmt::Debug for PrivateDoor {
 }
 
 impl PrivateDoor {
-    pub(super) fn new(policies: Policies, clients: Arc<Clients>, tracker: TrackerClient) -> Self {
+    pub(super) fn new(policies: Policies, clients: Arc<Clients>, tracker: TrackerClient, runtime: Runtime) -> Self {
         let keys = Mutex::new(Bounded::new(MAX_CLIENTS));
-        Self(Arc::new(Inner { policies, clients, tracker, keys }))
+        Self(Arc::new(Inner { policies, clients, tracker, runtime, handover: Handover::new(), keys }))
+    }
+
+    /// What is left to the runtime.
+    pub(super) fn handover(&self) -> &Handover {
+        &self.0.handover
     }
 
     /// The bytes of a blob or manifest.
@@ -74,6 +84,7 @@ impl PrivateDoor {
             size_bytes,
             left: range,
             stream: None,
+            growing: None,
             renewed: false,
         };
         Box::pin(stream::try_unfold(fetching, async |mut fetching| {
@@ -81,20 +92,22 @@ impl PrivateDoor {
         }))
     }
 
-    /// A client that may read the repository, to fetch this blob.
-    async fn client(&self, source: &Source, digest: &Digest) -> Result<Origin, FetchError> {
+    /// A client that may read the repository, to fetch this blob; none without credentials.
+    async fn client(&self, source: &Source, digest: &Digest) -> Result<Option<Origin>, FetchError> {
         let (registry, repository) = (&source.registry, &source.repository);
         // Asked each time: a Swarm that has gone takes its credentials along.
         let decision = self.0.policies.decide(registry, repository).ok_or(FetchError::NoWay)?;
         let place = (registry.clone(), repository.clone());
         if let Some(known) = self.known(&place) {
-            return known.ok_or(FetchError::NoWay);
+            return Ok(known);
         }
-        let asked = self.0.tracker.pull_secret(registry.as_str(), repository.as_str(), digest).await;
-        let secret = asked.map_err(|error| {
-            tracing::warn!(%registry, %repository, %error, "the tracker gives no credentials");
-            FetchError::NoWay
-        })?;
+        let secret = match self.0.tracker.pull_secret(registry.as_str(), repository.as_str(), digest).await {
+            Ok(secret) => secret,
+            Err(error) => {
+                tracing::warn!(%registry, %repository, %error, "the tracker gives no credentials");
+                return Ok(None);
+            }
+        };
         let (client, holds) = match secret {
             None => (None, NONE_HOLDS),
             Some(secret) => {
@@ -112,7 +125,7 @@ impl PrivateDoor {
         };
         let until = Instant::now() + holds;
         self.keys().insert(place, Key { client: client.clone(), until });
-        client.ok_or(FetchError::NoWay)
+        Ok(client)
     }
 
     fn known(&self, place: &(Registry, Repository)) -> Option<Option<Origin>> {
@@ -140,6 +153,8 @@ struct Fetching {
     size_bytes: u64,
     left: Range<u64>,
     stream: Option<BlobStream>,
+    /// What the runtime downloads.
+    growing: Option<(Growing, Errand)>,
     /// The secret was asked for once more, and nothing has come since.
     renewed: bool,
 }
@@ -167,11 +182,16 @@ impl Fetching {
     }
 
     async fn piece(&mut self) -> Result<Option<Bytes>, FetchError> {
+        if self.growing.is_some() {
+            return self.from_runtime().await;
+        }
         let repository = &self.source.repository;
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
-                let origin = self.door.client(&self.source, &self.digest).await?;
+                let Some(origin) = self.door.client(&self.source, &self.digest).await? else {
+                    return self.from_runtime().await;
+                };
                 if self.source.kind == SourceKind::Manifest {
                     let body = origin.manifest(repository, &Reference::Digest(self.digest)).await?.body;
                     let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(body.len());
@@ -182,6 +202,23 @@ impl Fetching {
             }
         };
         Ok(stream.next().await.transpose()?)
+    }
+
+    async fn from_runtime(&mut self) -> Result<Option<Bytes>, FetchError> {
+        let (growing, errand) = match &mut self.growing {
+            Some(growing) => growing,
+            None => {
+                // Of manifests it downloads those that it was refused here, and nobody else is given them.
+                let content = self.door.0.runtime.content().filter(|_| self.source.kind == SourceKind::Blob);
+                let growing = Growing::new(content.ok_or(FetchError::NoWay)?, self.digest, self.left.clone());
+                self.growing.insert((growing, self.door.0.handover.ask(self.digest)))
+            }
+        };
+        let bytes = growing.next().await.ok_or(FetchError::NoWay)?;
+        if errand.begun() {
+            tracing::info!(digest = %self.digest, "the runtime's own download is what other nodes get");
+        }
+        Ok(Some(bytes))
     }
 }
 

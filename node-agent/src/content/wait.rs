@@ -36,6 +36,8 @@ pub(super) enum Trouble {
     Stalled,
     /// The origin said no to this node.
     Refused(OriginError),
+    /// This node leads, and only its runtime may read the origin.
+    Handed,
 }
 
 impl Trouble {
@@ -43,6 +45,7 @@ impl Trouble {
         match self {
             Self::Failed(TransferError::ChainFailed) => Fallback::ChainFailed,
             Self::Failed(TransferError::NoRoom) => Fallback::NoRoom,
+            Self::Handed => Fallback::Handed,
             Self::Failed(TransferError::Ended) | Self::Stalled | Self::Refused(_) => Fallback::Stalled,
         }
     }
@@ -53,6 +56,9 @@ impl From<Trouble> for Failure {
         match trouble {
             Trouble::Refused(error) => Self::from(&error),
             Trouble::Stalled => Self::new(Reason::Stalled),
+            Trouble::Handed => {
+                Self::new(Reason::Denied).with_detail("only the runtime may fetch it: it asks with the pod's secret")
+            }
             Trouble::Failed(error @ TransferError::ChainFailed) => Self::new(Reason::Corrupt).with_detail(error),
             Trouble::Failed(error) => Self::new(Reason::Unavailable).with_detail(error),
         }

@@ -170,13 +170,16 @@ impl Room {
         let now = self.now();
         let blob = self.blobs.get(&key.digest).filter(|blob| blob.info.key() == key);
         match fetched {
-            Fetched::Chunk { epoch, chunk, kept, links, merged, waiting } => {
+            Fetched::Chunk { epoch, chunk, kept, links, merged, waiting, anyway } => {
                 self.desk.traffic.from_origin.fetch_add(kept.bytes.len() as u64, Ordering::Relaxed);
                 if let Some(blob) = self.blobs.get_mut(&key.digest) {
                     blob.trace.add_from_origin(kept.bytes.len() as u64);
                     blob.shared.came(CameFrom { peers: 0, origin: kept.bytes.len() as u64 });
                 }
                 self.publish_chunk(key, chunk, kept);
+                if anyway {
+                    self.engine.handle_comes_anyway(key, epoch);
+                }
                 self.engine.handle_origin_chunk(now, key, epoch, chunk, links.as_deref());
                 if let Some(merged) = merged {
                     self.engine.handle_merged_links(now, key, &merged);

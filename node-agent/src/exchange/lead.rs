@@ -51,6 +51,8 @@ pub(super) enum Fetched {
         /// The last few links together.
         merged: Option<Box<VerifiedLinks>>,
         waiting: Waiting,
+        /// It comes to this node whoever leads.
+        anyway: bool,
     },
     /// The origin refuses, or can't be reached.
     Failed { epoch: u64, failure: OriginFailure, error: Option<OriginError> },
@@ -152,7 +154,8 @@ async fn run(errand: Errand, done: &mpsc::Sender<Done>) -> Result<(), Trouble> {
             let bytes = run.iter().flat_map(|(_, link)| link.as_bytes().to_vec()).collect();
             LinkRun::new(blob.digest.algorithm(), run[0].0, bytes).ok().map(sign)
         });
-        let fetched = Fetched::Chunk { epoch, chunk, kept, links, merged, waiting };
+        let anyway = origins.comes_anyway(&blob.digest);
+        let fetched = Fetched::Chunk { epoch, chunk, kept, links, merged, waiting, anyway };
         done.send(Done::Fetched { key: blob.key(), fetched }).await.map_err(|_| Trouble::Ended)?;
         match next {
             Some(next) => builder = next,

@@ -98,10 +98,19 @@ pub enum FetchError {
 pub trait Origins: Send + Sync + 'static {
     /// This range of a blob of `size_bytes`, in order.
     fn fetch(&self, source: &Source, digest: &Digest, size_bytes: u64, range: Range<u64>) -> OriginStream;
+
+    /// Whether what is being fetched of this blob comes to this node whoever leads, so that another lead would cost the origin another copy.
+    fn comes_anyway(&self, _digest: &Digest) -> bool {
+        false
+    }
 }
 
 impl<O: Origins> Origins for Arc<O> {
     fn fetch(&self, source: &Source, digest: &Digest, size_bytes: u64, range: Range<u64>) -> OriginStream {
         (**self).fetch(source, digest, size_bytes, range)
+    }
+
+    fn comes_anyway(&self, digest: &Digest) -> bool {
+        (**self).comes_anyway(digest)
     }
 }

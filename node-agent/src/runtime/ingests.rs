@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::Beside;
 use super::api::{Api, IngestStatus};
 use super::grpc::CallError;
 
@@ -25,14 +26,14 @@ const CLEAN_LOOKS: u32 = 3;
 const AT_ONCE: usize = 16;
 
 /// Aborts the ingests of every blob that is reported; does so until nobody reports any more.
-pub(super) async fn abort_spoilt(mut spoilt: broadcast::Receiver<Digest>, api: watch::Receiver<Option<Api>>) {
+pub(super) async fn abort_spoilt(mut spoilt: broadcast::Receiver<Digest>, beside: watch::Receiver<Option<Beside>>) {
     let mut aborting = JoinSet::new();
     loop {
         if aborting.len() >= AT_ONCE {
             aborting.join_next().await;
         }
         match spoilt.recv().await {
-            Ok(digest) => drop(aborting.spawn(abort_all(digest, SystemTime::now(), api.clone()))),
+            Ok(digest) => drop(aborting.spawn(abort_all(digest, SystemTime::now(), beside.clone()))),
             Err(broadcast::error::RecvError::Lagged(missed)) => {
                 tracing::error!(
                     missed,
@@ -46,13 +47,13 @@ pub(super) async fn abort_spoilt(mut spoilt: broadcast::Receiver<Digest>, api: w
     while aborting.join_next().await.is_some() {}
 }
 
-async fn abort_all(digest: Digest, failed_at: SystemTime, api: watch::Receiver<Option<Api>>) {
+async fn abort_all(digest: Digest, failed_at: SystemTime, beside: watch::Receiver<Option<Beside>>) {
     let until = Instant::now() + TRY_FOR;
     let (mut clean, mut aborted) = (0, 0);
     let mut trouble = "containerd isn't there".to_owned();
     while Instant::now() < until {
-        let current = api.borrow().clone();
-        if let Some(api) = current {
+        let current = beside.borrow().clone();
+        if let Some(Beside { api, .. }) = current {
             match look(&api, &digest, failed_at).await {
                 Ok(0) => clean += 1,
                 Ok(found) => (clean, aborted) = (0, aborted + found),

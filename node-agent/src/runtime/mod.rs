@@ -4,6 +4,7 @@
 //!                 ┌── api.rs, grpc.rs: its socket ──┬── ingests.rs: those of a failed chain are aborted
 //!   containerd ───┤                                 │
 //!                 └── its content store, in place ──┴── offers.rs ──> exchange: claimed, linked, served
+//!                              └── growing.rs: what it downloads, as it comes
 //!                     images.rs: CRI, for what is to be pulled ahead
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! socket nor ingests that go on after a failure: beside it none is named.
 
 mod api;
+mod growing;
 mod grpc;
 mod images;
 mod ingests;
@@ -31,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::content::Policies;
 use crate::exchange::Exchange;
 use api::Api;
+pub(crate) use growing::Growing;
 pub(crate) use images::Images;
 use offers::Offers;
 
@@ -75,30 +78,53 @@ impl std::fmt::Display for Namespace {
     }
 }
 
+/// A containerd that answers.
+#[derive(Clone, Debug)]
+struct Beside {
+    api: Api,
+    content: ContentStore,
+}
+
 /// What the rest of the agent has to know of the runtime. A clone is of the same one.
 #[derive(Clone, Debug)]
 pub struct Runtime {
-    api: Option<watch::Receiver<Option<Api>>>,
+    beside: Option<watch::Receiver<Option<Beside>>>,
 }
+
+/// Tells the rest of the agent of the runtime.
+#[derive(Debug)]
+pub struct Teller(watch::Sender<Option<Beside>>);
 
 impl Runtime {
     /// There is none.
     #[must_use]
     pub const fn none() -> Self {
-        Self { api: None }
+        Self { beside: None }
+    }
+
+    /// One that somebody is going to follow.
+    #[must_use]
+    pub fn followed() -> (Teller, Self) {
+        let (teller, beside) = watch::channel(None);
+        (Teller(teller), Self { beside: Some(beside) })
     }
 
     /// Whether what a stream gave the runtime can be taken back: its ingests can be aborted, or it isn't there.
     #[must_use]
     pub fn takes_back(&self) -> bool {
-        self.api.as_ref().is_none_or(|api| api.borrow().is_some())
+        self.beside.as_ref().is_none_or(|beside| beside.borrow().is_some())
+    }
+
+    /// Its content store, while it is there.
+    pub(crate) fn content(&self) -> Option<ContentStore> {
+        self.beside.as_ref()?.borrow().as_ref().map(|beside| beside.content.clone())
     }
 }
 
 /// Follows one containerd.
 pub struct Follower {
     config: RuntimeConfig,
-    api: watch::Sender<Option<Api>>,
+    teller: Teller,
     exchange: Exchange,
     policies: Policies,
 }
@@ -106,19 +132,13 @@ pub struct Follower {
 impl Follower {
     /// A follower, to be run. What it offers goes to this exchange, as far as these policies let it.
     #[must_use]
-    pub fn new(config: RuntimeConfig, exchange: Exchange, policies: Policies) -> Self {
-        Self { config, api: watch::Sender::new(None), exchange, policies }
-    }
-
-    /// What it knows of the runtime.
-    #[must_use]
-    pub fn runtime(&self) -> Runtime {
-        Runtime { api: Some(self.api.subscribe()) }
+    pub const fn new(config: RuntimeConfig, teller: Teller, exchange: Exchange, policies: Policies) -> Self {
+        Self { config, teller, exchange, policies }
     }
 
     /// Follows, until the stop.
     pub async fn run(self, stop: CancellationToken) {
-        let aborting = ingests::abort_spoilt(self.exchange.spoilt(), self.api.subscribe());
+        let aborting = ingests::abort_spoilt(self.exchange.spoilt(), self.teller.0.subscribe());
         let aborting = tokio::spawn(stop.clone().run_until_cancelled_owned(aborting));
         let mut offers = Offers::new(self.exchange.clone(), self.policies.clone());
         let mut told = false;
@@ -127,9 +147,9 @@ impl Follower {
                 Ok((api, content)) => {
                     told = false;
                     tracing::info!(socket = %self.config.socket.display(), content = %content.path().display(), "the runtime is beside this agent");
-                    self.api.send_replace(Some(api.clone()));
+                    self.teller.0.send_replace(Some(Beside { api: api.clone(), content: content.clone() }));
                     stop.run_until_cancelled(offers.follow(&api, &content)).await;
-                    self.api.send_replace(None);
+                    self.teller.0.send_replace(None);
                     if !stop.is_cancelled() {
                         tracing::warn!(socket = %self.config.socket.display(), "containerd is gone: until it is back, blobs are streamed when they are proven whole");
                     }

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, timeout};
 
 use super::api::Api;
-use super::{Namespace, Runtime, ingests};
+use super::{Beside, Namespace, Runtime, ingests};
 use containerd::Containerd;
 
 /// Longer than anything takes, also on a busy machine.
@@ -74,16 +74,18 @@ async fn spoilt_ingests_are_aborted_also_after_a_restart_and_no_others() {
     let (first, second, untouched) = (format!("layer-{wanted}"), format!("config-{wanted}"), format!("layer-{other}"));
     [&first, &second, &untouched].into_iter().for_each(|reference| leave_ingest(&containerd, reference));
     let before = api(&containerd).await;
+    let content = ContentStore::open(&before.content_root().await.unwrap().unwrap()).unwrap();
+    let beside = |api: &Api| Some(Beside { api: api.clone(), content: content.clone() });
     assert_eq!(before.ingests().await.unwrap().len(), 3, "{}", containerd.ctr(&["content", "active"]));
     // Nobody is there when the chain fails.
     containerd.kill();
     let (spoil, spoilt) = broadcast::channel(4);
-    let (connected, connection) = watch::channel(Some(before));
+    let (connected, connection) = watch::channel(beside(&before));
     let aborting = tokio::spawn(ingests::abort_spoilt(spoilt, connection));
     spoil.send(wanted).unwrap();
     containerd.restart();
     let api = api(&containerd).await;
-    connected.send_replace(Some(api.clone()));
+    connected.send_replace(beside(&api));
     let until = Instant::now() + LONG;
     loop {
         let left: Vec<String> = api.ingests().await.unwrap().into_iter().map(|ingest| ingest.reference).collect();
@@ -113,6 +115,6 @@ fn a_namespace_is_one_of_containerds() {
 #[test]
 fn nothing_has_to_be_taken_back_from_nobody() {
     assert!(Runtime::none().takes_back());
-    let api = watch::Sender::new(None);
-    assert!(!Runtime { api: Some(api.subscribe()) }.takes_back());
+    let (_teller, runtime) = Runtime::followed();
+    assert!(!runtime.takes_back());
 }

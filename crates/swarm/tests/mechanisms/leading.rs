@@ -195,10 +195,14 @@ fn slow_uplink(lead_yields: bool, gets: bool, alone: bool) -> News {
     let mut solo = Solo::without_links(Config { lead_yields, ..open() }, 100);
     let neighbour = (!alone).then(|| solo.neighbour(&".".repeat(100)));
     solo.granted(7, 0);
+    fetches_40(solo, neighbour.filter(|_| gets))
+}
+
+fn fetches_40(mut solo: Solo, to: Option<usize>) -> News {
     for index in 0..40 {
         solo.fetched(7, index);
         solo.wait(ms(2));
-        if let Some(neighbour) = neighbour.filter(|_| gets) {
+        if let Some(neighbour) = to {
             let key = solo.content.key();
             let chunks = [chunk(index)].into();
             solo.says(neighbour, PeerMessage::Have { key, chunks, load: Default::default() });
@@ -216,6 +220,20 @@ fn a_lead_whose_chunks_reach_nobody_yields() {
         let yielded = leases(&slow_uplink(lead_yields, gets, alone)).contains(&LeaseRequest::Yielded { epoch: 7 });
         assert!(!yielded, "yields: {lead_yields}, the neighbour gets chunks: {gets}, alone: {alone}");
     }
+}
+
+#[test]
+fn a_lead_to_which_the_bytes_come_anyway_keeps_its_lease() {
+    let mut solo = Solo::without_links(open(), 100);
+    solo.neighbour(&".".repeat(100));
+    solo.granted(7, 0);
+    let key = solo.content.key();
+    solo.engine.handle_comes_anyway(key, 7);
+    let leases = leases(&fetches_40(solo, None));
+    assert!(!leases.contains(&LeaseRequest::Yielded { epoch: 7 }));
+    // Nor has the tracker a reason to take it away.
+    let grows = |lease: &LeaseRequest| matches!(lease, LeaseRequest::Holding { backlog, .. } if *backlog > 0);
+    assert!(!leases.iter().any(grows), "{leases:?}");
 }
 
 #[test]
