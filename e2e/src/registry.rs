@@ -26,6 +26,15 @@ use crate::tools::debian;
 /// How much is generated at a time.
 const PIECE: usize = 1 << 20;
 
+/// Who may read it.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    /// Everybody.
+    Open,
+    /// Who has a name and a password: a line as `htpasswd -B` writes it.
+    Htpasswd(String),
+}
+
 /// A registry that can be started.
 #[derive(Clone, Debug)]
 pub struct DockerRegistry {
@@ -39,6 +48,14 @@ impl DockerRegistry {
     /// # Errors
     /// If the program can't be had, or the directory not be written.
     pub fn new(directory: &Path, listen: SocketAddr) -> Result<Self> {
+        Self::with_auth(directory, listen, &Auth::Open)
+    }
+
+    /// The same for those who may read it.
+    ///
+    /// # Errors
+    /// If the program can't be had, or the directory not be written.
+    pub fn with_auth(directory: &Path, listen: SocketAddr, auth: &Auth) -> Result<Self> {
         let program = debian::package("docker-registry")?.join("usr/bin/docker-registry");
         let registry = Self { program, directory: directory.to_owned() };
         let text = format!(
@@ -46,7 +63,7 @@ impl DockerRegistry {
              storage:\n  filesystem: {{rootdirectory: \"{}\", maxthreads: 200}}\n  cache: {{blobdescriptor: inmemory}}\n\
              http: {{addr: \"{listen}\"}}\n",
             registry.storage().display()
-        );
+        ) + &registry.auth(auth)?;
         write(&registry.configuration(), text.as_bytes())?;
         Ok(registry)
     }
@@ -95,10 +112,35 @@ impl DockerRegistry {
         requests.map(|request| u64::from(request.contains("/manifests/"))).sum()
     }
 
+    /// Bytes of blobs that were sent, in what it has logged.
+    #[must_use]
+    pub fn blob_bytes(log: &str) -> u64 {
+        let requests = log.lines().filter(|line| !line.starts_with("time="));
+        let bytes = requests.filter_map(|line| {
+            let mut parts = line.split('"');
+            let request = parts.nth(1).filter(|request| request.starts_with("GET ") && request.contains("/blobs/"))?;
+            let (status, bytes) = parts.next()?.trim().split_once(' ')?;
+            (!request.is_empty() && status.starts_with("20")).then(|| bytes.trim().parse::<u64>().ok())?
+        });
+        bytes.sum()
+    }
+
     /// Its command line.
     #[must_use]
     pub fn command(&self) -> Vec<OsString> {
         vec![self.program.clone().into(), "serve".into(), self.configuration().into()]
+    }
+
+    /// That part of the configuration.
+    fn auth(&self, auth: &Auth) -> Result<String> {
+        Ok(match auth {
+            Auth::Open => String::new(),
+            Auth::Htpasswd(line) => {
+                let file = self.directory.join("htpasswd");
+                write(&file, line.as_bytes())?;
+                format!("auth: {{htpasswd: {{realm: registry, path: \"{}\"}}}}\n", file.display())
+            }
+        })
     }
 
     fn storage(&self) -> PathBuf {
@@ -171,6 +213,7 @@ mod tests {
         assert_eq!(image.blob_bytes(), image.config.size_bytes + 2_070_000);
         let log = fs::read_to_string(directory.join("registry.log")).unwrap();
         assert_eq!(DockerRegistry::manifest_requests(&log), 2, "{log}");
+        assert_eq!(DockerRegistry::blob_bytes(&log), image.blob_bytes(), "{log}");
         fleet.end().await;
         fs::remove_dir_all(directory).unwrap();
     }

@@ -63,7 +63,7 @@ pub(crate) struct SecretProblem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum Why {
     #[error(
-        "its namespace isn't one whose Secrets may be read: name it in --secret-namespaces (the chart's secretNamespaces)"
+        "its namespace isn't one whose Secrets may be read: name it in --secret-namespaces (the chart's operator.secretNamespaces)"
     )]
     NotAllowed,
     #[error("{0}")]

@@ -1,7 +1,8 @@
 //! CRI's image service, as much of it as a pull takes: what the kubelet calls.
 //!
 //! ```text
-//!   PullImageRequest { image: ImageSpec { image: string = 1 } = 1 }      ListImagesRequest {}
+//!   PullImageRequest { image: ImageSpec { image: string = 1 } = 1, auth: AuthConfig { username: string = 1, password: string = 2 } = 2 }
+//!   ListImagesRequest {}
 //! ```
 //!
 //! State: a connection. Absent on purpose: a protobuf compiler and its messages, for one nested string, and the answers' contents: what was pulled
@@ -38,9 +39,15 @@ impl ImageService {
         self.call("ListImages", Bytes::new()).await
     }
 
-    pub(super) async fn pull(&mut self, image: &str) -> Result<()> {
-        let spec = string_field(image.as_bytes())?;
-        self.call("PullImage", string_field(&spec)?).await
+    /// Pulls, with a user's name and password, if there are some: for whichever host asks for them, as the kubelet sends them.
+    pub(super) async fn pull(&mut self, image: &str, user: Option<(&str, &str)>) -> Result<()> {
+        let spec = field(1, image.as_bytes())?;
+        let mut request = BytesMut::from(&field(1, &spec)?[..]);
+        if let Some((user, password)) = user {
+            let auth = [field(1, user.as_bytes())?, field(2, password.as_bytes())?].concat();
+            request.put(field(2, &auth)?);
+        }
+        self.call("PullImage", request.freeze()).await
     }
 
     /// A call whose answer is of no interest.
@@ -65,10 +72,10 @@ impl ImageService {
     }
 }
 
-/// Field 1 of a message: a string, or a message.
-fn string_field(value: &[u8]) -> Result<Bytes> {
-    const FIELD_1_OF_A_LENGTH: u8 = 1 << 3 | 2;
-    let mut field = BytesMut::from(&[FIELD_1_OF_A_LENGTH][..]);
+/// A field of a message: a string, or a message.
+fn field(number: u8, value: &[u8]) -> Result<Bytes> {
+    const OF_A_LENGTH: u8 = 2;
+    let mut field = BytesMut::from(&[number << 3 | OF_A_LENGTH][..]);
     let mut length = value.len();
     while length >= 0x80 {
         field.put_u8(u8::try_from(length & 0x7f)? | 0x80);
@@ -110,9 +117,9 @@ mod tests {
 
     #[test]
     fn a_request_is_a_name_in_a_message() {
-        let spec = string_field(b"r.io/a:1").unwrap();
-        assert_eq!(&string_field(&spec).unwrap()[..], b"\x0a\x0a\x0a\x08r.io/a:1");
-        let long = string_field(&[b'x'; 300]).unwrap();
+        let spec = field(1, b"r.io/a:1").unwrap();
+        assert_eq!(&field(1, &spec).unwrap()[..], b"\x0a\x0a\x0a\x08r.io/a:1");
+        let long = field(1, &[b'x'; 300]).unwrap();
         assert_eq!((&long[..3], long.len()), (&b"\x0a\xac\x02"[..], 303));
     }
 

@@ -34,7 +34,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// # Errors
 /// The runtime's own word.
 pub async fn pull(socket: &Path, image: &ImageName) -> Result<()> {
-    ImageService::connect(socket).await?.pull(&image.to_string()).await
+    ImageService::connect(socket).await?.pull(&image.to_string(), None).await
 }
 
 /// The containerd of a node.
@@ -105,6 +105,14 @@ impl Containerd {
     /// containerd's own word.
     pub async fn pull(&self, image: &ImageName) -> Result<()> {
         pull(&self.socket(), image).await
+    }
+
+    /// Pulls an image and unpacks it, with a user's name and password: what the kubelet finds in a pod's pull secret.
+    ///
+    /// # Errors
+    /// containerd's own word.
+    pub async fn pull_as(&self, image: &ImageName, user: &str, password: &str) -> Result<()> {
+        ImageService::connect(&self.socket()).await?.pull(&image.to_string(), Some((user, password))).await
     }
 
     /// What it keeps on its disk.
