@@ -37,7 +37,7 @@ enum Command {
     /// The simulator: every argument is its own. Without one it lists the scenarios.
     #[command(disable_help_flag = true)]
     Sim(PassedOn),
-    /// Agents on this machine pull one image at once: every argument is its own.
+    /// Agents on this machine pull one image at once, with `--cluster` (as root) the pods of a Kubernetes cluster: every argument is its own.
     #[command(disable_help_flag = true)]
     Demo(PassedOn),
     /// The same over shaped networks, as root: every argument is its own.
@@ -88,13 +88,13 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Check(options) => check::run(&options),
         Command::Test(passed_on) => test(passed_on).run("mend the failing test or build shown above"),
         Command::Bench(bench) if bench.name == AGENT => {
-            build_agent().run(TO_BUILD)?;
+            build_programs().run(TO_BUILD)?;
             bench.step().become_it()
         }
         Command::Bench(bench) => bench.step().run("mend the failing benchmark or build shown above"),
         Command::Sim(passed_on) => sim(passed_on).become_it(),
-        Command::Demo(passed_on) => in_release(passed_on, "shoal-demo"),
-        Command::Lab(passed_on) => in_release(passed_on, "shoal-lab"),
+        Command::Demo(passed_on) => in_release(demo(passed_on)),
+        Command::Lab(passed_on) => in_release(e2e(passed_on.into_args(), "shoal-lab")),
         Command::Cluster(passed_on) => e2e(passed_on.into_args(), "shoal-cluster").become_it(),
         Command::Images(options) => images::run(&options),
         Command::Generate => crds("write").run("mend the build or what is said above"),
@@ -127,15 +127,24 @@ const AGENT: &str = "agent";
 
 const TO_BUILD: &str = "mend the build shown above; it takes the toolchain of rust-toolchain.toml and a C compiler";
 
-/// A program of `e2e/`, which starts the agent's. Both are built by one line, so that they share their dependencies' features and
-/// the second line builds nothing.
-fn in_release(passed_on: PassedOn, program: &str) -> anyhow::Result<()> {
-    build_agent().run(TO_BUILD)?;
-    e2e(passed_on.into_args(), program).become_it()
+/// A program of `e2e/`, which starts the agent's and the operator's. All are built by one line, so that they share their dependencies' features
+/// and the second line builds nothing.
+fn in_release(step: Step) -> anyhow::Result<()> {
+    build_programs().run(TO_BUILD)?;
+    step.become_it()
 }
 
-fn build_agent() -> Step {
-    Step::cargo(["build", "--release", "--bins", "-p", "shoal-agent", "-p", "shoal-e2e"])
+fn build_programs() -> Step {
+    Step::cargo(["build", "--release", "--bins", "-p", "shoal-agent", "-p", "shoal-operator", "-p", "shoal-e2e"])
+}
+
+/// On this machine's loopback, or with `--cluster` on real kubelets.
+fn demo(passed_on: PassedOn) -> Step {
+    let mut args = passed_on.into_args();
+    let Some(at) = args.iter().position(|arg| arg == "--cluster") else { return e2e(args, "shoal-demo") };
+    args[at] = "demo".into();
+    args[..=at].rotate_right(1);
+    e2e(args, "shoal-cluster")
 }
 
 fn e2e(args: Vec<OsString>, program: &str) -> Step {
@@ -185,7 +194,7 @@ mod tests {
             Command::Test(passed_on) => test(passed_on),
             Command::Bench(bench) => bench.step(),
             Command::Sim(passed_on) => sim(passed_on),
-            Command::Demo(passed_on) => e2e(passed_on.into_args(), "shoal-demo"),
+            Command::Demo(passed_on) => demo(passed_on),
             Command::Lab(passed_on) => e2e(passed_on.into_args(), "shoal-lab"),
             Command::Cluster(passed_on) => e2e(passed_on.into_args(), "shoal-cluster"),
             Command::Generate => crds("write"),
@@ -214,6 +223,10 @@ mod tests {
             ("sim --help", "cargo run --release -p shoal-sim -- --help"),
             ("lab --help", "cargo run --quiet --release -p shoal-e2e --bin shoal-lab -- --help"),
             ("demo --nodes 4", "cargo run --quiet --release -p shoal-e2e --bin shoal-demo -- --nodes 4"),
+            (
+                "demo --nodes 4 --cluster --json",
+                "cargo run --quiet --release -p shoal-e2e --bin shoal-cluster -- demo --nodes 4 --json",
+            ),
             ("cluster tools -- etcd", "cargo run --quiet --release -p shoal-e2e --bin shoal-cluster -- tools -- etcd"),
             (
                 "generate",

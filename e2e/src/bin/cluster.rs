@@ -22,6 +22,8 @@ enum Command {
     Up(cluster::Options),
     /// Ends it; nothing stays.
     Down,
+    /// On a cluster of its own: an image on all nodes from the registry alone, then through Shoal, by the kubelets' clocks.
+    Demo(cluster::DemoOptions),
     /// Is the cluster that `up` starts.
     #[command(hide = true)]
     Hold(cluster::Options),
@@ -46,6 +48,7 @@ fn run(command: Command) -> Result<()> {
                 cluster::up(&options, &words).await
             }
             Command::Down => cluster::down().await,
+            Command::Demo(options) => cluster::demo(&options).await,
             Command::Hold(options) => cluster::hold(&options).await,
         }
     })

@@ -17,11 +17,13 @@
 
 mod cgroups;
 mod control;
+mod demo;
 mod door;
 mod hold;
 mod images;
 mod node;
 mod operations;
+mod shoal;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -47,6 +49,7 @@ use control::Control;
 use door::Door;
 use node::Node;
 
+pub use demo::{DemoOptions, demo};
 pub use hold::{down, hold, up};
 
 /// A component starts within seconds on an idle machine and within minutes on one that builds beside it.
@@ -208,10 +211,7 @@ impl Cluster {
     }
 
     /// Stores Shoal's own images, of the programs that are built beside this one, and says where a chart finds them.
-    ///
-    /// # Errors
-    /// If a program isn't built, or it can't be written.
-    pub fn store_shoal(&self, tag: &str) -> Result<String> {
+    fn store_shoal(&self, tag: &str) -> Result<String> {
         for program in ["shoal-operator", "shoal-agent"] {
             let image = images::of_program(program)?;
             self.registry.store_image(&format!("{SHOAL}/{program}"), tag, image)?;
@@ -220,10 +220,7 @@ impl Cluster {
     }
 
     /// Runs helm against the cluster.
-    ///
-    /// # Errors
-    /// helm's own words.
-    pub fn helm(&self, arguments: &[&str]) -> Result<()> {
+    fn helm(&self, arguments: &[&str]) -> Result<()> {
         let kubeconfig = self.directory().join("kubeconfig");
         self.write_kubeconfig(&kubeconfig)?;
         let mut helm = Command::new(Tool::Helm.program()?);

@@ -4,15 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use kube::Api;
-use serde_json::json;
 use shoal_e2e::cluster::Options;
 use shoal_e2e::containerd::Version;
 
 use crate::world::World;
 
-const NAMESPACE: &str = "shoal-system";
 const MIB: u64 = 1 << 20;
 const NODES: u8 = 3;
 
@@ -21,7 +17,7 @@ async fn pods_pull_through_the_mirror_and_a_node_is_left_as_it_was() {
     let options = Options { nodes: NODES, containerd: Version::V1_6, rate: Some("200mbit".parse().unwrap()) };
     let Some(mut world) = World::start(options).await else { return };
     let before: Vec<_> = (1..=NODES).map(|node| tree(&world.cluster.certs(node).unwrap())).collect();
-    install(&mut world).await;
+    world.cluster.install_shoal().await.unwrap();
 
     world.cluster.store("tests/everywhere", "1", &[24 * MIB, 8 * MIB], 1).unwrap();
     let sent = world.cluster.origin_bytes().unwrap();
@@ -37,40 +33,10 @@ async fn pods_pull_through_the_mirror_and_a_node_is_left_as_it_was() {
     world.cluster.stop_registry().await.unwrap();
     world.run_everywhere("surviving", &image).await;
 
-    world.cluster.helm(&["uninstall", "shoal", "--namespace", NAMESPACE, "--wait", "--timeout", "3m"]).unwrap();
+    world.cluster.uninstall_shoal().unwrap();
     let after: Vec<_> = (1..=NODES).map(|node| tree(&world.cluster.certs(node).unwrap())).collect();
     assert_eq!(after, before);
     world.end().await;
-}
-
-/// Installs the chart of this checkout with this build's programs, and waits until everything is ready.
-async fn install(world: &mut World) {
-    let registry = world.cluster.registry_host();
-    let endpoint = format!("http://{registry}");
-    let values = json!({
-        "image": {"registry": world.cluster.store_shoal("test").unwrap(), "tag": "test"},
-        "runtime": {"hosts": {"registries": [format!("{registry}={endpoint}")]}},
-        // Nodes share the machine's memory as their disk.
-        "agent": {"keepFree": 1},
-        "defaultSwarm": {"spec": {"registries": [{"host": registry, "endpoint": endpoint, "access": "Public"}]}},
-    });
-    let file = world.cluster.directory().join("values.yaml");
-    fs::write(&file, values.to_string()).unwrap();
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/shoal");
-    let values = file.to_str().unwrap();
-    world
-        .cluster
-        .helm(&["install", "shoal", chart, "--namespace", NAMESPACE, "--create-namespace", "--values", values])
-        .unwrap();
-    let agents: Api<DaemonSet> = Api::namespaced(world.client.clone(), NAMESPACE);
-    let operators: Api<Deployment> = Api::namespaced(world.client.clone(), NAMESPACE);
-    world
-        .until("operators and agents are ready", async || {
-            let agents = agents.get("shoal-agent").await.unwrap().status.unwrap_or_default();
-            let operators = operators.get("shoal-operator").await.unwrap().status.unwrap_or_default();
-            agents.number_ready == i32::from(NODES) && operators.ready_replicas == Some(2)
-        })
-        .await;
 }
 
 /// All files below a directory, with what is in them.

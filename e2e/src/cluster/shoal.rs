@@ -1,0 +1,63 @@
+//! Shoal in a cluster: the chart of this checkout, with the programs that are built beside this one.
+//!
+//! State: what helm keeps in the cluster.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use kube::Api;
+use serde_json::json;
+
+use super::{Cluster, PATIENCE};
+
+const RELEASE: &str = "shoal";
+const NAMESPACE: &str = "shoal-system";
+const TAG: &str = "built-here";
+
+impl Cluster {
+    /// Installs it, with a Swarm for the cluster's registry, and waits until operators and agents are ready.
+    ///
+    /// # Errors
+    /// helm's own words, or that it doesn't become ready.
+    pub async fn install_shoal(&mut self) -> Result<()> {
+        let registry = self.registry_host();
+        let endpoint = format!("http://{registry}");
+        let values = json!({
+            "image": {"registry": self.store_shoal(TAG)?, "tag": TAG},
+            "runtime": {"hosts": {"registries": [format!("{registry}={endpoint}")]}},
+            // Nodes share the machine's memory as their disk.
+            "agent": {"keepFree": 1},
+            "defaultSwarm": {"spec": {"registries": [{"host": registry, "endpoint": endpoint, "access": "Public"}]}},
+        });
+        let file = self.directory().join("values.yaml");
+        fs::write(&file, values.to_string()).context("the chart's values can't be written")?;
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/shoal");
+        let [chart, values] = [&chart, &file].map(|path| path.to_string_lossy());
+        let install = ["install", RELEASE, &chart, "--namespace", NAMESPACE, "--create-namespace", "--values", &values];
+        self.helm(&install)?;
+        let client = self.client().await?;
+        let agents: Api<DaemonSet> = Api::namespaced(client.clone(), NAMESPACE);
+        let operators: Api<Deployment> = Api::namespaced(client, NAMESPACE);
+        let nodes = i32::try_from(self.nodes.len())?;
+        let are_ready = async || {
+            let (Ok(agents), Ok(operators)) = (agents.get("shoal-agent").await, operators.get("shoal-operator").await)
+            else {
+                return false;
+            };
+            let ready = operators.status.unwrap_or_default().ready_replicas.unwrap_or_default();
+            agents.status.unwrap_or_default().number_ready == nodes
+                && Some(ready) == operators.spec.and_then(|spec| spec.replicas)
+        };
+        self.fleet.until("Shoal", PATIENCE, are_ready).await
+    }
+
+    /// Uninstalls it, and waits until its pods are gone.
+    ///
+    /// # Errors
+    /// helm's own words.
+    pub fn uninstall_shoal(&self) -> Result<()> {
+        self.helm(&["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "3m"])
+    }
+}
