@@ -183,14 +183,14 @@ impl Fetching {
 
     async fn piece(&mut self) -> Result<Option<Bytes>, FetchError> {
         if self.growing.is_some() {
-            return self.from_runtime().await;
+            return self.piece_of_runtime().await;
         }
         let repository = &self.source.repository;
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
                 let Some(origin) = self.door.client(&self.source, &self.digest).await? else {
-                    return self.from_runtime().await;
+                    return self.piece_of_runtime().await;
                 };
                 if self.source.kind == SourceKind::Manifest {
                     let body = origin.manifest(repository, &Reference::Digest(self.digest)).await?.body;
@@ -204,7 +204,7 @@ impl Fetching {
         Ok(stream.next().await.transpose()?)
     }
 
-    async fn from_runtime(&mut self) -> Result<Option<Bytes>, FetchError> {
+    async fn piece_of_runtime(&mut self) -> Result<Option<Bytes>, FetchError> {
         let (growing, errand) = match &mut self.growing {
             Some(growing) => growing,
             None => {
