@@ -70,7 +70,7 @@ pub async fn demo(options: &DemoOptions) -> Result<()> {
         eprintln!("the same through Shoal …");
         let shoal = distribute(&mut cluster, "shoal", options.size, rate.bytes_per_second(), 2).await?;
         eprintln!("helm uninstall …");
-        cluster.uninstall_shoal()?;
+        cluster.uninstall_shoal().await?;
         cluster.stop().await;
         if options.json {
             println!("{}", json!({"direct": direct, "shoal": shoal}));

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
+use kube::api::ListParams;
 use serde_json::json;
 
 use super::{Cluster, PATIENCE};
@@ -53,11 +55,14 @@ impl Cluster {
         self.fleet.until("Shoal", PATIENCE, are_ready).await
     }
 
-    /// Uninstalls it, and waits until its pods are gone.
+    /// Uninstalls it, and waits until its pods have ended: helm doesn't, and what agents put back they put back as they end.
     ///
     /// # Errors
-    /// helm's own words.
-    pub fn uninstall_shoal(&self) -> Result<()> {
-        self.helm(&["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "3m"])
+    /// helm's own words, or that pods stay.
+    pub async fn uninstall_shoal(&mut self) -> Result<()> {
+        self.helm(&["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "3m"])?;
+        let pods: Api<Pod> = Api::namespaced(self.client().await?, NAMESPACE);
+        let are_gone = async || pods.list(&ListParams::default()).await.is_ok_and(|pods| pods.items.is_empty());
+        self.fleet.until("Shoal's end", PATIENCE, are_gone).await
     }
 }

@@ -33,7 +33,7 @@ async fn pods_pull_through_the_mirror_and_a_node_is_left_as_it_was() {
     world.cluster.stop_registry().await.unwrap();
     world.run_everywhere("surviving", &image).await;
 
-    world.cluster.uninstall_shoal().unwrap();
+    world.cluster.uninstall_shoal().await.unwrap();
     let after: Vec<_> = (1..=NODES).map(|node| tree(&world.cluster.certs(node).unwrap())).collect();
     assert_eq!(after, before);
     world.end().await;
