@@ -128,14 +128,11 @@ mod tests {
     fn only_what_every_node_has_is_at_a_hundred() {
         let artifact = |complete, desired, moved| ArtifactStatus {
             name: "a".to_owned(),
-            digest: String::new(),
             size: Quantity::from_bytes(100),
             desired,
             complete,
             from_peers: Quantity::from_bytes(moved),
-            from_origin: Quantity::from_bytes(0),
-            started_at: None,
-            completed_at: None,
+            ..ArtifactStatus::default()
         };
         for (artifact, expected) in [
             (artifact(0, 4, 0), 0),

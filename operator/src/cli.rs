@@ -74,6 +74,9 @@ struct RunArgs {
     /// A namespace besides our own whose Secrets Swarms may name as their registries' credentials. Several may be given.
     #[arg(long, env = "SHOAL_SECRET_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
     secret_namespaces: Vec<ObjectName>,
+    /// The Lease of which replica leads; it is made if it isn't there.
+    #[arg(long, env = "SHOAL_LEASE", default_value = "shoal-operator", value_name = "NAME")]
+    lease: ObjectName,
     /// The agents' ServiceAccount.
     #[arg(long, env = "SHOAL_AGENT_SERVICE_ACCOUNT", default_value = "shoal-agent", value_name = "NAME")]
     agent_service_account: ObjectName,
@@ -181,6 +184,7 @@ impl From<RunArgs> for OperatorConfig {
             ca_secret: args.ca_secret.0,
             ca_config_map: args.ca_config_map.0,
             secret_namespaces: args.secret_namespaces.into_iter().map(|namespace| namespace.0).collect(),
+            lease: args.lease.0,
             agent_service_account: args.agent_service_account.0,
             audience: args.audience,
             tracker_listen: args.tracker_listen,

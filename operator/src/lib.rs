@@ -6,10 +6,11 @@
 //!             ── EndpointSlices ──────> replicas ──┤
 //!             ── Swarms ──────────────> swarms ────┤
 //!             ── their Secrets ───────> secrets ───┘
+//!             <─ status, events, Lease ─ reconcile, in the replica that leads
 //! ```
 //!
 //! State: what the API server last said, in caches; the tracker's, which is soft.
-//! Invariants: every replica does the same and serves; none needs a leader for it. What two of them write at once is decided by the API
+//! Invariants: every replica serves, and none needs a leader for it; one reconciles. What two of them write at once is decided by the API
 //! server's resource versions.
 //! Absent on purpose: the tracker itself, and what a Swarm means.
 
@@ -18,6 +19,7 @@ mod cli;
 mod cluster;
 mod error;
 mod identity;
+mod reconcile;
 mod replicas;
 mod run;
 mod secrets;

@@ -1,8 +1,8 @@
 //! A replica of the operator: its parts, started, wired and ended.
 //!
 //! ```text
-//!  start: probes ──> the CA, Nodes, Swarms, replicas are known ──> tracker serves ──> ready
-//!  stop:  not ready ──> agents are told that the others remain ──> they have left, or 5 s ──> tracker drains ──> end
+//!  start: probes ──> the CA, Nodes, Swarms, replicas are known ──> tracker serves ──> ready; may lead
+//!  stop:  not ready ──> another one may lead ──> agents are told that the others remain ──> they have left, or 5 s ──> tracker drains ──> end
 //! ```
 //!
 //! State: the parts' tasks.
@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Config;
@@ -33,9 +34,10 @@ use crate::authority::Keeper;
 use crate::cluster::Watched;
 use crate::error::StartError;
 use crate::identity::{self, ClusterIdentity, Expected};
+use crate::reconcile::{self, Election, Reconciler};
 use crate::replicas;
 use crate::secrets::Secrets;
-use crate::swarms::{self, Swarms};
+use crate::swarms::{self, Known, Swarms};
 
 /// Agents that are told to leave do so at once; one that doesn't loses its connection.
 const HAND_OVER: Duration = Duration::from_secs(5);
@@ -61,6 +63,8 @@ pub struct OperatorConfig {
     pub ca_config_map: String,
     /// Namespaces besides our own whose Secrets Swarms may name.
     pub secret_namespaces: Vec<String>,
+    /// The Lease of who leads.
+    pub lease: String,
     /// The agents' ServiceAccount.
     pub agent_service_account: String,
     /// For whom agents' tokens are made out.
@@ -96,6 +100,7 @@ pub struct Operator {
     tracker: watch::Receiver<Option<(SocketAddr, Handle)>>,
     leave: CancellationToken,
     shutdown: CancellationToken,
+    leading: (TaskTracker, CancellationToken),
     rest: (TaskTracker, CancellationToken),
 }
 
@@ -112,6 +117,8 @@ impl Operator {
         let serving = readiness.condition("tracker");
         let (mut metrics, counters) = (Registry::default(), Metrics::default());
         counters.register(&mut metrics);
+        let reconciling = reconcile::Metrics::default();
+        reconciling.register(&mut metrics);
         let admin = Admin::new().metrics(metrics.into()).readiness(readiness.clone());
         let admin = admin.bind(config.admin_listen).await?;
         let admin_addr = admin.local_addr();
@@ -120,6 +127,7 @@ impl Operator {
         let followed = Followed::new(&config, &client, &readiness, &rest, &stop);
         tracing::info!(pod = %config.pod_name, admin = %admin_addr, "the operator runs");
         let (leave, shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let leading = (TaskTracker::new(), CancellationToken::new());
         let (tell, tracker) = watch::channel(None);
         let pod_name = config.pod_name.clone();
         let starting = Starting {
@@ -135,7 +143,9 @@ impl Operator {
             client,
             counters,
             followed,
+            reconciling,
             leave: leave.clone(),
+            leading: leading.clone(),
             rest: (rest.clone(), stop.clone()),
             tell,
         };
@@ -145,7 +155,8 @@ impl Operator {
             Box::pin(server?.run(shut)).await;
             Ok(())
         });
-        Ok(Self { admin_addr, readiness, pod_name, serving, server, tracker, leave, shutdown, rest: (rest, stop) })
+        let rest = (rest, stop);
+        Ok(Self { admin_addr, readiness, pod_name, serving, server, tracker, leave, shutdown, leading, rest })
     }
 
     /// Where metrics and probes are.
@@ -177,6 +188,11 @@ impl Operator {
     /// Hands over to the other replicas, and ends.
     pub async fn stop(self) {
         self.serving.fails("the operator is stopping");
+        // First of all: that its agents leave is nothing to write down.
+        let (leading, stop) = self.leading;
+        stop.cancel();
+        leading.close();
+        leading.wait().await;
         self.leave.cancel();
         let tracker = self.tracker.borrow().clone();
         if let Some((_, tracker)) = tracker
@@ -231,7 +247,8 @@ impl Followed {
         let (nodes, task) =
             Watched::follow(Api::all(client.clone()), Config::default(), identity::strip, condition("nodes"));
         tasks.spawn(stop.clone().run_until_cancelled_owned(task));
-        let (swarms, task) = Watched::follow(Api::all(client.clone()), Config::default(), |_| {}, condition("swarms"));
+        let (swarms, task) =
+            Watched::follow(Api::all(client.clone()), Config::default(), swarms::strip, condition("swarms"));
         tasks.spawn(stop.clone().run_until_cancelled_owned(task));
         let slices = Api::namespaced(client.clone(), namespace);
         let (slices, task) = Watched::follow(slices, of_service, |_| {}, condition("replicas"));
@@ -252,8 +269,10 @@ struct Starting {
     ca: Condition,
     serving: Condition,
     counters: Metrics,
+    reconciling: reconcile::Metrics,
     followed: Followed,
     leave: CancellationToken,
+    leading: (TaskTracker, CancellationToken),
     rest: (TaskTracker, CancellationToken),
     tell: watch::Sender<Option<(SocketAddr, Handle)>>,
 }
@@ -261,7 +280,8 @@ struct Starting {
 impl Starting {
     /// The server, when everything is known that agents could ask it for.
     async fn server(self) -> Result<Server, StartError> {
-        let Self { config, client, keeper, ca, serving, counters, followed, leave, rest: (rest, stop), tell } = self;
+        let Self { config, client, keeper, ca, serving, counters, reconciling, followed, leave, .. } = self;
+        let ((leading, stop_leading), (rest, stop), tell) = (self.leading, self.rest, self.tell);
         let Followed { mut nodes, swarms, slices, secret, secrets } = followed;
         let held = keeper.open(&ca).await?;
         ca.holds();
@@ -272,7 +292,7 @@ impl Starting {
         // A private name that is asked for without them counts as refused for a while.
         secrets.listed().await;
         let (all, names) = (swarms.all(), config.names());
-        let Swarms { document, policy, .. } = Swarms::of(all.iter().map(AsRef::as_ref));
+        let Swarms { document, policy } = Swarms::of(all.iter().map(AsRef::as_ref));
         let (tell_policy, policy) = watch::channel(policy);
         let resolver =
             SwarmResolver::new(policy, Arc::new(secrets.clone()), Clients::new(u64::from(std::process::id())));
@@ -289,18 +309,21 @@ impl Starting {
             admin_token: None,
             metrics: counters,
         };
-        let identity = Arc::new(ClusterIdentity::new(client, expected, nodes));
+        let identity = Arc::new(ClusterIdentity::new(client.clone(), expected, nodes.clone()));
         let server = Server::bind(server, identity, Arc::new(resolver)).await?;
         let (listen, handle) = (server.local_addr(), server.handle());
         let this = SocketAddr::new(config.pod_ips[0], listen.port());
+        let pod = config.pod_name.to_string();
         let this = Replica { name: config.pod_name, address: TrackerAddress::from(this) };
+        let (tell_known, known) = watch::channel(Known { objects: all.into(), ..Known::default() });
         rest.spawn(stop.clone().run_until_cancelled_owned(keeper.keep(held, secret, handle.clone())));
-        rest.spawn(stop.clone().run_until_cancelled_owned(swarms::follow(
-            swarms,
-            secrets,
-            tell_policy,
-            handle.clone(),
-        )));
+        let following = swarms::follow(swarms, secrets, tell_policy, handle.clone(), tell_known);
+        rest.spawn(stop.clone().run_until_cancelled_owned(following));
+        let election = Election::new(client.clone(), &config.namespace, config.lease, pod.clone());
+        let reconciler = Reconciler::new(client, pod, known, nodes, handle.clone(), reconciling);
+        let reconciler = Arc::new(reconciler);
+        let lead = move |leadership| Arc::clone(&reconciler).lead(leadership).boxed();
+        leading.spawn(election.run(lead, stop_leading));
         rest.spawn(stop.run_until_cancelled_owned(replicas::follow(slices, this, handle.clone(), leave)));
         tracing::info!(%listen, "the tracker listens");
         tell.send_replace(Some((listen, handle)));

@@ -81,9 +81,7 @@ impl Policy {
         let mut claimed: BTreeMap<String, Arc<str>> = BTreeMap::new();
         let mut overruled = Vec::new();
         for swarm in &swarms {
-            let registries = swarm.registries.iter().map(|registry| whole_registry(&registry.host));
-            let rules = swarm.rules.iter().map(|rule| rule.repository.clone());
-            for repositories in registries.chain(rules).map(|glob| glob.to_string()) {
+            for repositories in swarm.claims() {
                 match claimed.get(&repositories) {
                     None => {
                         claimed.insert(repositories, Arc::clone(&swarm.name));
@@ -140,6 +138,15 @@ impl Policy {
     #[must_use]
     pub fn overruled(&self) -> &[Overruled] {
         &self.overruled
+    }
+}
+
+impl Swarm {
+    /// The repositories that it speaks of, as patterns: each registry's, and each rule's. Of two Swarms with the same claim the older one is followed.
+    pub fn claims(&self) -> impl Iterator<Item = String> {
+        let registries = self.registries.iter().map(|registry| whole_registry(&registry.host));
+        let rules = self.rules.iter().map(|rule| rule.repository.clone());
+        registries.chain(rules).map(|glob| glob.to_string())
     }
 }
 

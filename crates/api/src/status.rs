@@ -23,7 +23,7 @@ pub struct SwarmStatus {
     pub traffic: TrafficStatus,
     /// The same in a line, as `kubectl get` shows it.
     pub summary: SummaryStatus,
-    /// Ready, Reconciling, Stalled, OriginDegraded.
+    /// Ready, Reconciling, Stalled, OriginDegraded, Conflict.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
@@ -46,7 +46,9 @@ impl SwarmStatus {
     /// With the summary of what it says.
     #[must_use]
     pub fn summarized(mut self) -> Self {
-        let complete = self.artifacts.iter().filter(|artifact| artifact.complete >= artifact.desired).count();
+        let is_whole =
+            |artifact: &&ArtifactStatus| !artifact.digest.is_empty() && artifact.complete >= artifact.desired;
+        let complete = self.artifacts.iter().filter(is_whole).count();
         let TrafficStatus { from_peers, from_origin, saved_percent } = self.traffic;
         let moved = from_peers.bytes() > 0 || from_origin.bytes() > 0;
         self.summary = SummaryStatus {
@@ -69,12 +71,15 @@ pub struct NodesStatus {
 }
 
 /// How far an artifact is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ArtifactStatus {
     /// Its name in the specification.
     pub name: String,
-    /// What its tag meant when it was looked up last.
+    /// What was looked up: its reference then.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reference: String,
+    /// What that meant when it was looked up last.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
     /// The size of all its blobs.
@@ -96,7 +101,7 @@ pub struct ArtifactStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub started_at: Option<String>,
-    /// When the last node had it.
+    /// When all nodes had it for the first time; those that join later get it as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub completed_at: Option<String>,
@@ -155,14 +160,10 @@ mod tests {
     fn a_summary_counts_nodes_and_whole_artifacts() {
         let artifact = |complete| ArtifactStatus {
             name: "a".to_owned(),
-            digest: String::new(),
-            size: Quantity::default(),
+            digest: "sha256:00".to_owned(),
             desired: 40,
             complete,
-            from_peers: Quantity::default(),
-            from_origin: Quantity::default(),
-            started_at: None,
-            completed_at: None,
+            ..ArtifactStatus::default()
         };
         let status = SwarmStatus {
             nodes: NodesStatus { desired: 40, ready: 39 },

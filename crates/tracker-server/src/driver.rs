@@ -19,7 +19,7 @@ use shoal_tracker::{Tracker, TrackerStatus};
 use shoal_types::{Digest, NodeId, Time, Zone};
 use shoal_wire::codec::MAX_CONTACTS;
 use shoal_wire::{Accepted, Announce, AnnounceOutcome, AnnounceReply, Contact, Directive, LeaseState, Notice, Refusal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -76,6 +76,10 @@ pub(crate) enum Command {
         banned: usize,
         answer: oneshot::Sender<TrackerStatus>,
     },
+    /// Who has a stream.
+    Connected {
+        answer: oneshot::Sender<Vec<NodeId>>,
+    },
     /// The Swarm's document has another version.
     Policy {
         version: String,
@@ -89,6 +93,7 @@ pub(crate) enum Command {
 pub(crate) struct Commands {
     commands: mpsc::Sender<Command>,
     departures: mpsc::Sender<(NodeId, StreamNumber)>,
+    connections: watch::Receiver<u64>,
 }
 
 /// The driver has ended: the server is stopping.
@@ -106,6 +111,11 @@ impl Commands {
         let (answer, answered) = oneshot::channel();
         self.send(command(answer)).await?;
         answered.await.map_err(|_| Stopping)
+    }
+
+    /// Counts changes of who has a stream.
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.clone()
     }
 
     /// A place in the queue of departures; none, if there are as many streams as there may be.
@@ -133,6 +143,7 @@ pub(crate) struct Driver {
     metrics: Metrics,
     commands: mpsc::Receiver<Command>,
     departures: mpsc::Receiver<(NodeId, StreamNumber)>,
+    connections: watch::Sender<u64>,
 }
 
 impl Driver {
@@ -146,10 +157,20 @@ impl Driver {
     ) -> (Self, Commands) {
         let (send_commands, commands) = mpsc::channel(QUEUE);
         let (send_departures, departures) = mpsc::channel(max_streams.max(1));
-        let streams = BTreeMap::new();
-        let driver =
-            Self { tracker, started: Instant::now(), streams, hello, directory, metrics, commands, departures };
-        (driver, Commands { commands: send_commands, departures: send_departures })
+        let (streams, started) = (BTreeMap::new(), Instant::now());
+        let (tell_connections, connections) = watch::channel(0);
+        let driver = Self {
+            tracker,
+            started,
+            streams,
+            hello,
+            directory,
+            metrics,
+            commands,
+            departures,
+            connections: tell_connections,
+        };
+        (driver, Commands { commands: send_commands, departures: send_departures, connections })
     }
 
     /// Runs until `stop`. At `drain` it ends all streams; answers go on being given.
@@ -199,6 +220,9 @@ impl Driver {
             }
             Command::Snapshot { blobs, banned, answer } => {
                 let _ = answer.send(self.tracker.snapshot(now, blobs, banned));
+            }
+            Command::Connected { answer } => {
+                let _ = answer.send(self.streams.keys().copied().collect());
             }
             Command::Policy { version } => {
                 self.hello.swarm.clone_from(&version);
@@ -285,6 +309,7 @@ impl Driver {
     }
 
     fn count_streams(&self) {
+        self.connections.send_modify(|count| *count += 1);
         self.metrics.streams.set(i64::try_from(self.streams.len()).unwrap_or(i64::MAX));
     }
 

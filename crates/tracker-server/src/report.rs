@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shoal_types::{Digest, NodeId};
 use shoal_wire::NodeName;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The longest report: [`MAX_ARTIFACTS`] with names of usual length, every one of them failed.
@@ -224,6 +225,7 @@ impl ArtifactText {
 pub(crate) struct Reports {
     kept: Mutex<Kept>,
     max_bytes: usize,
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -245,7 +247,7 @@ pub(crate) struct NoRoom;
 
 impl Reports {
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { kept: Mutex::default(), max_bytes }
+        Self { kept: Mutex::default(), max_bytes, changes: watch::Sender::new(0) }
     }
 
     /// Takes a node's report of so many bytes in the place of its last one.
@@ -260,8 +262,18 @@ impl Reports {
             return Err(NoRoom);
         }
         kept.bytes = kept.bytes - before + bytes;
-        kept.by_node.insert(node, Entry { report, bytes, at: Instant::now() });
+        let known = kept.by_node.insert(node, Entry { report: report.clone(), bytes, at: Instant::now() });
+        drop(kept);
+        // A node that has nothing new to tell says that it is there.
+        if known.is_none_or(|known| known.report != report) {
+            self.changes.send_modify(|count| *count += 1);
+        }
         Ok(())
+    }
+
+    /// Counts changes of what nodes tell.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Those of nodes that are there.

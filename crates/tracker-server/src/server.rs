@@ -18,6 +18,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use shoal_tracker::{ReplicaName, Tracker, TrackerStatus};
+use shoal_wire::NodeName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -298,6 +299,28 @@ impl Handle {
     #[must_use]
     pub fn reports(&self) -> Vec<NodeReport> {
         self.shared.reports.of_the_live()
+    }
+
+    /// Counts changes of what nodes report.
+    #[must_use]
+    pub fn report_changes(&self) -> watch::Receiver<u64> {
+        self.shared.reports.changes()
+    }
+
+    /// The nodes that have a stream of events from here now: their agents run.
+    ///
+    /// # Errors
+    /// If the server is stopping.
+    pub async fn connected(&self) -> Result<Vec<NodeName>, Stopping> {
+        let nodes = self.shared.commands.ask(|answer| Command::Connected { answer }).await?;
+        let contacts = self.shared.directory.contacts(nodes);
+        Ok(contacts.into_iter().map(|contact| contact.name().clone()).collect())
+    }
+
+    /// Counts changes of who is connected.
+    #[must_use]
+    pub fn connection_changes(&self) -> watch::Receiver<u64> {
+        self.shared.commands.connections()
     }
 
     /// Signs with another authority from now on: a step of changing roots ([`Authority`]).

@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shoal_e2e::control_plane::{ControlPlane, Programs};
+use shoal_e2e::nodes::free_ports;
 use shoal_operator::{Operator, OperatorConfig};
 use shoal_tracker_server::client::{ClientConfig, EventStream, NodeIdentity, TrackerClient};
 use shoal_tracker_server::{Handle, Trust};
@@ -66,6 +67,7 @@ pub(crate) struct World {
     pub(crate) control_plane: ControlPlane,
     address_of: fn(u8) -> Ipv4Addr,
     port: u16,
+    admin_port: u16,
     _one: MutexGuard<'static, ()>,
 }
 
@@ -86,8 +88,9 @@ impl World {
         let control_plane = ControlPlane::start(&programs).await.unwrap();
         let admin = control_plane.admin().unwrap().client().await.unwrap();
         // Each operator has an address of its own and the same port, as pods do.
-        let port = std::net::TcpListener::bind((address_of(1), 0)).unwrap().local_addr().unwrap().port();
-        let world = Self { admin, control_plane, address_of, port, _one: one };
+        let ports = free_ports(address_of(1).into(), 2).unwrap();
+        let (port, admin_port) = (ports[0].port(), ports[1].port());
+        let world = Self { admin, control_plane, address_of, port, admin_port, _one: one };
         world.install().await;
         Some(world)
     }
@@ -114,7 +117,8 @@ impl World {
             "rules": [
                 rule("authentication.k8s.io", &["tokenreviews"], &[], &["create"]),
                 rule("", &["nodes"], &[], &["list", "watch"]),
-                rule("shoal.dev", &["swarms"], &[], &["list", "watch"]),
+                rule("shoal.dev", &["swarms"], &[], &["list", "watch", "patch"]),
+                rule("shoal.dev", &["swarms/status"], &[], &["patch"]),
             ],
         })))
         .await;
@@ -126,9 +130,15 @@ impl World {
                 rule("", &["secrets"], &[], &["list", "watch"]),
                 rule("", &["configmaps"], &["shoal-ca"], &["get", "patch"]),
                 rule("discovery.k8s.io", &["endpointslices"], &[], &["list", "watch"]),
+                rule("coordination.k8s.io", &["leases"], &[], &["create"]),
+                rule("coordination.k8s.io", &["leases"], &["shoal-operator"], &["get", "update"]),
             ],
         })))
         .await;
+        // Events about what has no namespace are in this one.
+        let of_events = json!({"name": OPERATOR, "namespace": "default"});
+        let rules = [rule("events.k8s.io", &["events"], &[], &["create"])];
+        self.create_in("default", &object::<Role>(json!({"metadata": of_events, "rules": rules}))).await;
         let reader = json!({"metadata": {"name": OPERATOR, "namespace": TEAM}, "rules": [rule("", &["secrets"], &[], &["list", "watch"])]});
         self.create_in::<Role>(TEAM, &object(reader)).await;
         let subjects = json!([{"kind": "ServiceAccount", "name": OPERATOR, "namespace": NAMESPACE}]);
@@ -137,7 +147,7 @@ impl World {
             json!({"metadata": {"name": OPERATOR}, "roleRef": role("ClusterRole"), "subjects": subjects}),
         ))
         .await;
-        for namespace in [NAMESPACE, TEAM] {
+        for namespace in [NAMESPACE, TEAM, "default"] {
             let binding = json!({"metadata": {"name": OPERATOR}, "roleRef": role("Role"), "subjects": subjects});
             self.create_in::<RoleBinding>(namespace, &object(binding)).await;
         }
@@ -225,6 +235,7 @@ impl World {
             ca_secret: "shoal-ca".to_owned(),
             ca_config_map: "shoal-ca".to_owned(),
             secret_namespaces: vec![TEAM.to_owned()],
+            lease: "shoal-operator".to_owned(),
             agent_service_account: AGENT.to_owned(),
             audience: AUDIENCE.to_owned(),
             tracker_listen: SocketAddr::new(ip, self.port),
@@ -232,6 +243,40 @@ impl World {
         };
         let operator = Operator::start(config, access.client().await.unwrap()).await.unwrap();
         Replica { operator, address: SocketAddr::new(ip, self.port) }
+    }
+
+    /// The command line of the same replica, for a process; a flag a line.
+    pub(crate) async fn operator_arguments(&self, number: u8) -> String {
+        let access = self.control_plane.service_account(NAMESPACE, OPERATOR).await.unwrap();
+        let kubeconfig = self.control_plane.directory().join(format!("operator-{number}.yaml"));
+        access.write_kubeconfig(&kubeconfig).unwrap();
+        let (name, ip) = self.replica(number);
+        let (tracker, admin) = (SocketAddr::new(ip, self.port), self.admin_of(number));
+        format!(
+            "shoal-operator\nrun\n--log-format=text\n--namespace={NAMESPACE}\n--pod-name={name}\n--pod-ip={ip}\n\
+             --secret-namespaces={TEAM}\n--tracker-listen={tracker}\n--admin-listen={admin}\n--kubeconfig={}",
+            kubeconfig.display()
+        )
+    }
+
+    /// Where agents reach the tracker of a replica.
+    pub(crate) fn tracker_of(&self, number: u8) -> SocketAddr {
+        SocketAddr::new(self.replica(number).1, self.port)
+    }
+
+    fn admin_of(&self, number: u8) -> SocketAddr {
+        SocketAddr::new(self.replica(number).1, self.admin_port)
+    }
+
+    /// Waits until a replica that is a process serves.
+    pub(crate) async fn until_serves(&self, number: u8) {
+        let tracker = self.tracker_of(number);
+        self.until("a replica serves", async || tokio::net::TcpStream::connect(tracker).await.is_ok()).await;
+    }
+
+    /// Where nobody listens.
+    pub(crate) fn closed_port(&self) -> SocketAddr {
+        std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
     }
 
     fn replica(&self, number: u8) -> (String, IpAddr) {

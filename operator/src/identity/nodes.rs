@@ -1,12 +1,13 @@
 //! What a Node says about itself that an agent's certificate and the tracker need.
 //!
 //! State: none. Invariant: an address here is one that the cluster's own parts use to reach the node.
-//! Absent on purpose: readiness. An agent that can ask is there, and a Node that isn't ready gets images, too.
+//! Absent on purpose: readiness. An agent that can ask is there, and a Node that isn't ready gets images, too. Who reconciles wants to know, so it is
+//! left where it is.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
 use shoal_types::Zone;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -35,6 +36,12 @@ impl Place {
 pub(crate) fn strip(node: &mut Node) {
     let meta = &mut node.metadata;
     (meta.managed_fields, meta.annotations, node.spec) = (None, None, None);
-    let addresses = node.status.take().and_then(|status| status.addresses);
-    node.status = Some(NodeStatus { addresses, ..NodeStatus::default() });
+    let NodeStatus { addresses, conditions, .. } = node.status.take().unwrap_or_default();
+    let ready = conditions.into_iter().flatten().filter(|condition| condition.type_ == "Ready");
+    let bare = |condition: NodeCondition| NodeCondition {
+        type_: condition.type_,
+        status: condition.status,
+        ..NodeCondition::default()
+    };
+    node.status = Some(NodeStatus { addresses, conditions: Some(ready.map(bare).collect()), ..NodeStatus::default() });
 }
