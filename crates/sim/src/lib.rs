@@ -9,6 +9,7 @@
 mod bound;
 pub mod cli;
 mod content;
+pub mod forecast;
 pub mod net;
 mod plot;
 mod report;

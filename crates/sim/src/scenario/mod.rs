@@ -8,7 +8,7 @@ mod knobs;
 mod plan;
 mod random;
 mod run;
-mod units;
+pub(crate) mod units;
 
 pub(crate) use keys::{KEYS, apply};
 pub(crate) use knobs::{Knobs, Preset};
