@@ -18,4 +18,5 @@ pub mod processes;
 pub mod registry;
 pub mod scratch;
 pub mod tools;
+pub mod tracker_bench;
 pub mod units;

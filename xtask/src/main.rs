@@ -32,7 +32,7 @@ enum Command {
     Check(check::Options),
     /// The tests of every crate.
     Test(PassedOn),
-    /// The Criterion benchmarks; `bench agent` measures whole agents, as root, and takes arguments of its own behind the dashes.
+    /// The Criterion benchmarks; `bench agent` measures whole agents, as root, `bench tracker` a tracker under load, both with arguments of their own behind the dashes.
     Bench(Bench),
     /// The simulator: every argument is its own. Without one it lists the scenarios.
     #[command(disable_help_flag = true)]
@@ -65,10 +65,10 @@ struct PassedOn {
 
 #[derive(Args, Debug)]
 struct Bench {
-    /// One benchmark target, for example `chain`; a pattern like `ch*` works too. All of them if absent. `agent` is no target of Criterion's.
+    /// One benchmark target, for example `chain`; a pattern like `ch*` works too. All of them if absent. `agent` and `tracker` are no targets of Criterion's.
     #[arg(default_value = "*")]
     name: String,
-    /// Passed on to Criterion, for example `-- --save-baseline before`, or to the agent's bench: `bench agent -- --help`.
+    /// Passed on to Criterion, for example `-- --save-baseline before`, or to the bench of agents or trackers: `bench agent -- --help`.
     #[arg(value_name = "ARGS", last = true)]
     passed_on: Vec<OsString>,
 }
@@ -87,7 +87,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Check(options) => check::run(&options),
         Command::Test(passed_on) => test(passed_on).run("mend the failing test or build shown above"),
-        Command::Bench(bench) if bench.name == AGENT => {
+        Command::Bench(bench) if bench.program().is_some() => {
             build_programs().run(TO_BUILD)?;
             bench.step().become_it()
         }
@@ -122,8 +122,8 @@ fn crds(verb: &str) -> Step {
 /// The chart's copy: a chart has no files from outside of it.
 const CHART_CRDS: &str = "charts/shoal/files/crds";
 
-/// The benchmark that is a program of `e2e/`.
-const AGENT: &str = "agent";
+/// The benchmarks that are programs of `e2e/`.
+const PROGRAMS: [(&str, &str); 2] = [("agent", "shoal-bench"), ("tracker", "shoal-tracker-bench")];
 
 const TO_BUILD: &str = "mend the build shown above; it takes the toolchain of rust-toolchain.toml and a C compiler";
 
@@ -168,10 +168,15 @@ impl PassedOn {
 }
 
 impl Bench {
+    /// The program of `e2e/` that it is, if it is one.
+    fn program(&self) -> Option<&'static str> {
+        PROGRAMS.iter().find(|(name, _)| *name == self.name).map(|(_, program)| *program)
+    }
+
     /// `--bench` leaves out the unit tests' harnesses, which `cargo bench` would start too and which don't know Criterion's arguments.
     fn step(self) -> Step {
-        if self.name == AGENT {
-            return e2e(self.passed_on, "shoal-bench");
+        if let Some(program) = self.program() {
+            return e2e(self.passed_on, program);
         }
         let step = Step::cargo(["bench", "--bench"]).args([self.name]);
         if self.passed_on.is_empty() { step } else { step.args(["--"]).args(self.passed_on) }
@@ -219,6 +224,7 @@ mod tests {
             ("bench chain -- --quick", "cargo bench --bench chain -- --quick"),
             ("bench agent", "cargo run --quiet --release -p shoal-e2e --bin shoal-bench --"),
             ("bench agent -- --pairs 1", "cargo run --quiet --release -p shoal-e2e --bin shoal-bench -- --pairs 1"),
+            ("bench tracker", "cargo run --quiet --release -p shoal-e2e --bin shoal-tracker-bench --"),
             ("sim", "cargo run --release -p shoal-sim --"),
             ("sim --help", "cargo run --release -p shoal-sim -- --help"),
             ("lab --help", "cargo run --quiet --release -p shoal-e2e --bin shoal-lab -- --help"),

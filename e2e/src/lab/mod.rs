@@ -25,7 +25,7 @@ mod pulls;
 mod report;
 mod run;
 mod runtimes;
-mod usage;
+pub(crate) mod usage;
 mod workers;
 
 use anyhow::Result;

@@ -52,7 +52,7 @@ impl<'a> Meter<'a> {
 
 /// CPU seconds of a process so far.
 #[allow(clippy::cast_precision_loss, reason = "ticks of a run, far below 2^53")]
-pub(super) fn cpu_seconds(pid: u32) -> f64 {
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     times(&stat, 11).unwrap_or(0) as f64 / rustix::param::clock_ticks_per_second() as f64
 }
@@ -72,7 +72,7 @@ fn times(stat: &str, at: usize) -> Option<u64> {
 }
 
 /// The most memory that a process has had resident, in MiB.
-pub(super) fn peak_rss_mib(pid: u32) -> u64 {
+pub(crate) fn peak_rss_mib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let peak =
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
@@ -80,7 +80,7 @@ pub(super) fn peak_rss_mib(pid: u32) -> u64 {
 }
 
 /// The machine's ticks so far: busy, and all.
-fn machine_ticks() -> (u64, u64) {
+pub(crate) fn machine_ticks() -> (u64, u64) {
     parse_machine(&fs::read_to_string("/proc/stat").unwrap_or_default())
 }
 
