@@ -6,11 +6,14 @@
 //! State: none. Invariant: TLS is rustls with ring. Credential plugins (`exec`) are run by kube.
 
 use std::env;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Api, Client, Config};
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::args::ClusterArgs;
@@ -80,4 +83,27 @@ pub(crate) async fn ask<T>(what: &str, answer: impl Future<Output = kube::Result
             Err(Failure::Failed(format!("{what}: no answer for {seconds} s: check the kubeconfig and the network")))
         }
     }
+}
+
+/// Objects in one answer: of 5,000 nodes' some MiB each.
+const PAGE: u32 = 500;
+/// Pages of one list: ten times the largest cluster that Kubernetes supports.
+const MOST_PAGES: usize = 100;
+
+/// All objects of a kind, page by page.
+pub(crate) async fn list<K>(what: &str, api: &Api<K>, params: ListParams) -> Result<Vec<K>, Failure>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let (mut all, mut next) = (Vec::new(), None);
+    for _ in 0..MOST_PAGES {
+        let page = ListParams { limit: Some(PAGE), continue_token: next, ..params.clone() };
+        let page = ask(what, api.list(&page)).await?;
+        all.extend(page.items);
+        next = page.metadata.continue_.filter(|token| !token.is_empty());
+        if next.is_none() {
+            return Ok(all);
+        }
+    }
+    Err(Failure::Failed(format!("{what}: there are more than {}: narrow the list", all.len())))
 }

@@ -5,7 +5,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use shoal_api::{Placement, Quantity, Reference};
+use shoal_sim::forecast::rate;
 
 use crate::failure::{EXIT_CODES, one_line as joined};
 use crate::output::Format;
@@ -36,6 +38,14 @@ pub(crate) struct ClusterArgs {
 pub(crate) enum Command {
     /// How far Swarms are: all in a table, or one in detail.
     Status(StatusArgs),
+    /// Which nodes take part in a Swarm, and what they lack for it.
+    Nodes(NodesArgs),
+    /// Has an artifact fetched ahead of any pull.
+    Preheat(PreheatArgs),
+    /// How long a distribution would take. Needs no cluster.
+    Plan(PlanArgs),
+    /// Prints a script that completes this program's arguments in a shell.
+    Completion(CompletionArgs),
 }
 
 #[derive(Args, Debug)]
@@ -52,6 +62,88 @@ pub(crate) struct StatusArgs {
     /// How to print it, other than for people.
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct NodesArgs {
+    /// The Swarm.
+    pub(crate) name: String,
+    /// Where the agents' pods are, for who may not see those of all namespaces.
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// How to print it, other than for people.
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+}
+
+/// Adds the artifact to the Swarm that answers for its registry, as an owner of that one entry; what others wrote there stays theirs. With --nodes it makes a
+/// Swarm of its own. --remove, with the same arguments, takes either back.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct PreheatArgs {
+    /// What to fetch: registry/repository:tag, or @digest.
+    pub(crate) reference: Reference,
+    /// Only to nodes with these labels, as kubectl selects them: gpu=a100,zone in (a,b). Makes a Swarm of its own.
+    #[arg(long, value_name = "SELECTOR", conflicts_with = "swarm")]
+    pub(crate) nodes: Option<String>,
+    /// The Swarm to add it to, instead of the one that answers for the registry.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) swarm: Option<String>,
+    /// Into the nodes' caches alone, as for models that no container runs; else into the container runtime.
+    #[arg(long)]
+    pub(crate) cache: bool,
+    /// Waits until every node has it: exit code 1 if that can't be, 3 if it isn't so in time.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "10m", value_parser = duration, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+    /// Takes back what the same arguments without it did.
+    #[arg(long, conflicts_with_all = ["wait", "cache"])]
+    pub(crate) remove: bool,
+}
+
+impl PreheatArgs {
+    pub(crate) const fn placement(&self) -> Placement {
+        if self.cache { Placement::Cache } else { Placement::Runtime }
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct PlanArgs {
+    /// How much every node gets, as in 8Gi.
+    #[arg(long)]
+    pub(crate) size: Quantity,
+    /// How many nodes.
+    #[arg(long, value_name = "N")]
+    pub(crate) nodes: usize,
+    /// What a node's link carries each way, as in 10Gbit.
+    #[arg(long, value_parser = rate, value_name = "RATE")]
+    pub(crate) node_rate: f64,
+    /// What the registry sends.
+    #[arg(long, value_parser = rate, value_name = "RATE")]
+    pub(crate) origin_rate: f64,
+    /// How to print it, other than for people.
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Document>,
+}
+
+/// For kubectl-swarm: source <(kubectl swarm completion bash).
+#[derive(Args, Debug)]
+pub(crate) struct CompletionArgs {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Forms of one document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Document {
+    /// One JSON document.
+    Json,
+    /// One YAML document.
+    Yaml,
 }
 
 /// A time as kubectl writes it: 90s, 10m, 2h.

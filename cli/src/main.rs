@@ -13,15 +13,19 @@ mod access;
 mod args;
 mod failure;
 mod follow;
+mod nodes;
 mod outlook;
 mod output;
+mod plan;
+mod preheat;
+mod selector;
 mod status;
 mod table;
 mod text;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
@@ -71,7 +75,16 @@ fn in_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    match cli.command {
-        Command::Status(args) => status::run(&args, access::client(&cli.cluster).await?).await,
+    let client = || access::client(&cli.cluster);
+    match &cli.command {
+        Command::Status(args) => status::run(args, client().await?).await,
+        Command::Nodes(args) => nodes::run(args, client().await?).await,
+        Command::Preheat(args) => preheat::run(args, client().await?).await,
+        Command::Plan(args) => plan::run(args),
+        Command::Completion(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "kubectl-swarm", &mut script);
+            output::print(&String::from_utf8_lossy(&script))
+        }
     }
 }

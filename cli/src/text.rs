@@ -36,6 +36,28 @@ pub(crate) fn seconds(seconds: u64) -> String {
     }
 }
 
+/// Seconds with two digits at least: 39ms, 6.9s, 69s, 3h49m.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time that is no less than nothing")]
+pub(crate) fn precise(time: f64) -> String {
+    match time {
+        0.0..0.9995 => format!("{:.0}ms", time * 1e3),
+        0.9995..9.95 => format!("{time:.1}s"),
+        _ => seconds(time.round() as u64),
+    }
+}
+
+/// Bytes a second as networks have them: 10Gbit/s.
+pub(crate) fn bits(bytes_per_second: f64) -> String {
+    let bits = bytes_per_second * 8.0;
+    let (value, unit) = match bits {
+        1e9.. => (bits / 1e9, "Gbit/s"),
+        1e6.. => (bits / 1e6, "Mbit/s"),
+        _ => (bits / 1e3, "kbit/s"),
+    };
+    // As many digits as it has, of those that anybody writes.
+    format!("{}{unit}", (value * 1e3).round() / 1e3)
+}
+
 /// How long it is from one to the other; nothing if that isn't known. Clocks differ: what is yet to come is now.
 pub(crate) fn between(earlier: Option<Timestamp>, later: Option<Timestamp>) -> String {
     let (Some(earlier), Some(later)) = (earlier, later) else { return "-".to_owned() };
@@ -65,6 +87,16 @@ mod tests {
             (u64::MAX, "16Ei"),
         ] {
             assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn times_and_rates_are_short() {
+        for (time, text) in [(0.0394, "39ms"), (0.9999, "1.0s"), (6.87, "6.9s"), (68.7, "69s"), (13_744.0, "3h49m")] {
+            assert_eq!(precise(time), text);
+        }
+        for (rate, text) in [(1.25e9, "10Gbit/s"), (3.125e8, "2.5Gbit/s"), (1.25e7, "100Mbit/s"), (1e3, "8kbit/s")] {
+            assert_eq!(bits(rate), text);
         }
     }
 

@@ -19,6 +19,8 @@ use crate::output::{self, Format};
 use crate::table::{Cell, Table};
 use crate::text;
 
+pub(crate) use live::{Show, not_yet};
+
 pub(crate) async fn run(args: &StatusArgs, client: Client) -> Result<(), Failure> {
     if args.watch {
         return live::run(args.name.as_deref(), args.timeout, client).await;

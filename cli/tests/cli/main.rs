@@ -4,6 +4,8 @@
 //! Go. Where they can't be had this is said, and skipped.
 
 mod kubeconfig;
+mod nodes;
+mod preheat;
 mod status;
 mod usage;
 mod world;

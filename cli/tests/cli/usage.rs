@@ -11,6 +11,17 @@ async fn wrong_arguments_are_one_line_and_exit_code_2() {
         ("status --timeout 5m", "required arguments were not provided: --watch"),
         ("status -w --timeout 5", "write a number above zero and s, m or h"),
         ("status -w -o json", "cannot be used with"),
+        ("nodes", "required arguments were not provided: <NAME>"),
+        ("preheat nginx:1", "no registry: write registry/repository:tag"),
+        ("preheat r.io/a:1 --nodes a=b --swarm c", "cannot be used with"),
+        ("preheat r.io/a:1 --remove --wait", "cannot be used with"),
+        (
+            "plan --size 8gb --nodes 2 --node-rate 1Gbit --origin-rate 1Gbit",
+            "bytes are written as a number and one of Ki",
+        ),
+        ("plan --size 8Gi --nodes 2 --node-rate fast --origin-rate 1Gbit", "Gbit"),
+        ("plan --size 8Gi --nodes 0 --node-rate 1Gbit --origin-rate 1Gbit", "nodes: expected 1 to 100000, not 0"),
+        ("completion tcsh", "[possible values: bash, elvish, fish, powershell, zsh]"),
     ] {
         let ended = ended(command(line).spawn().unwrap()).await;
         assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""), "{line}: {}", ended.error);
@@ -32,6 +43,40 @@ async fn help_and_version_need_no_cluster() {
     }
     let version = ended(command("--version").spawn().unwrap()).await;
     assert_eq!(version.out, format!("kubectl-swarm {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn a_plan_needs_no_cluster_and_says_what_was_simulated() {
+    let line = "plan --size 64Mi --nodes 8 --node-rate 1Gbit --origin-rate 1Gbit";
+    let page = ended(command(line).spawn().unwrap()).await;
+    assert_eq!((page.code, page.error.as_str()), (Some(0), ""));
+    let (first, rest) = page.out.split_once('\n').unwrap();
+    assert_eq!(first, "64Mi to 8 nodes with 1Gbit/s each, from a registry with 1Gbit/s");
+    for (how, says) in [
+        ("each node from the registry", "4.3s    "),
+        ("the least that is possible", "537ms   "),
+        ("Simulated: 8 of 8 nodes, 64Mi of 64Mi", "times the least that is possible.\n"),
+    ] {
+        assert!(rest.contains(how) && rest.contains(says), "{}", page.out);
+    }
+    let json = ended(command(&format!("{line} -o json")).spawn().unwrap()).await.out;
+    let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let seconds = |key: &str| plan[key].as_f64().unwrap();
+    assert!(seconds("boundSeconds") < seconds("shoalSeconds"), "{json}");
+    assert!(seconds("shoalSeconds") < seconds("clientServerSeconds"), "{json}");
+}
+
+#[tokio::test]
+async fn shells_get_their_completions() {
+    for (shell, says) in [
+        ("bash", "complete -F _kubectl-swarm"),
+        ("zsh", "#compdef kubectl-swarm"),
+        ("fish", "complete -c kubectl-swarm"),
+    ] {
+        let script = ended(command(&format!("completion {shell}")).spawn().unwrap()).await;
+        assert_eq!((script.code, script.error.as_str()), (Some(0), ""));
+        assert!(script.out.contains(says) && script.out.contains("preheat"), "{shell}: {}", script.out);
+    }
 }
 
 #[tokio::test]
