@@ -11,6 +11,7 @@
 
 mod access;
 mod args;
+mod completion;
 mod failure;
 mod follow;
 mod nodes;
@@ -25,7 +26,7 @@ mod text;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
@@ -81,10 +82,6 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Nodes(args) => nodes::run(args, client().await?).await,
         Command::Preheat(args) => preheat::run(args, client().await?).await,
         Command::Plan(args) => plan::run(args),
-        Command::Completion(args) => {
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "kubectl-swarm", &mut script);
-            output::print(&String::from_utf8_lossy(&script))
-        }
+        Command::Completion(args) => output::print(&completion::script(args.shell)),
     }
 }

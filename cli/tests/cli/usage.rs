@@ -1,6 +1,6 @@
 //! Wrong arguments, no cluster, and what needs none.
 
-use crate::world::{command, ended};
+use crate::world::{PROGRAM, command, ended};
 
 #[tokio::test]
 async fn wrong_arguments_are_one_line_and_exit_code_2() {
@@ -69,13 +69,36 @@ async fn a_plan_needs_no_cluster_and_says_what_was_simulated() {
 #[tokio::test]
 async fn shells_get_their_completions() {
     for (shell, says) in [
-        ("bash", "complete -F _kubectl-swarm"),
+        ("bash", "complete -F _kubectl_swarm"),
         ("zsh", "#compdef kubectl-swarm"),
         ("fish", "complete -c kubectl-swarm"),
     ] {
         let script = ended(command(&format!("completion {shell}")).spawn().unwrap()).await;
         assert_eq!((script.code, script.error.as_str()), (Some(0), ""));
         assert!(script.out.contains(says) && script.out.contains("preheat"), "{shell}: {}", script.out);
+    }
+}
+
+#[test]
+fn bash_completes_subcommands_and_their_flags() {
+    let complete = |words: &str, last: &str| {
+        let script = format!(
+            "source <({PROGRAM} completion bash); complete -p kubectl-swarm >/dev/null || exit 1; COMP_WORDS=({words} {last}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _kubectl_swarm kubectl-swarm '{last}' '{words}'; echo \"${{COMPREPLY[@]}}\""
+        );
+        let output = std::process::Command::new("bash").args(["-c", &script]).output();
+        match output {
+            Ok(output) => Some(String::from_utf8(output.stdout).unwrap().trim().to_owned()),
+            Err(error) => {
+                eprintln!("SKIPPED: bash can't be started ({error})");
+                None
+            }
+        }
+    };
+    for (words, last, expected) in [("kubectl-swarm", "sta", "status"), ("kubectl-swarm status", "--wa", "--watch")] {
+        if let Some(completed) = complete(words, last) {
+            assert_eq!(completed, expected, "{words} {last}");
+        }
     }
 }
 
