@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use kube::Api;
+use shoal_api::kube::Swarm;
+use shoal_api::{Condition, ConditionStatus};
 use shoal_e2e::cluster::Options;
 use shoal_e2e::containerd::Version;
 
@@ -18,6 +21,14 @@ async fn pods_pull_through_the_mirror_and_a_node_is_left_as_it_was() {
     let Some(mut world) = World::start(options).await else { return };
     let before: Vec<_> = (1..=NODES).map(|node| tree(&world.cluster.certs(node).unwrap())).collect();
     world.cluster.install_shoal().await.unwrap();
+    let swarms: Api<Swarm> = Api::all(world.client.clone());
+    world
+        .until("the chart's Swarm is ready on all nodes", async || {
+            let status = swarms.get("default").await.unwrap().status.unwrap_or_default();
+            let is_ready = |said: &Condition| said.kind == "Ready" && said.status == ConditionStatus::True;
+            status.conditions.iter().any(is_ready) && status.nodes.ready == u32::from(NODES)
+        })
+        .await;
 
     world.cluster.store("tests/everywhere", "1", &[24 * MIB, 8 * MIB], 1).unwrap();
     let sent = world.cluster.origin_bytes().unwrap();

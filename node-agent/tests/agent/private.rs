@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use http::Method;
 use shoal_agent::agent::Agent;
-use shoal_oci::testing::{Access, Image};
+use shoal_oci::testing::{Access, Fault, Image, Trouble};
 
 use crate::world::{World, digest_of, stop};
 
@@ -113,5 +114,46 @@ async fn a_public_registry_is_never_asked_with_credentials() {
         assert_eq!(world.ask(&agent, "GET", "manifests/v1", &[]).await.0.status, 404);
         assert_eq!(world.origin.traffic(|_| true).authorized, 0);
         stop([agent]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_revoked_is_replaced_at_once() {
+    let [_, access] = accesses();
+    let world = World::with_credentials(access, "", "", Some((None, USER, PASSWORD))).await;
+    let image = world.push(&[300_000, 70_000]);
+    let agent = world.agent("node-0").await;
+    assert_eq!(world.ask(&agent, "GET", &format!("manifests/{}", image.digest), &[]).await.0.status, 404);
+    let get = async |digest| {
+        let (head, body) = world.ask(&agent, "GET", &format!("blobs/{digest}"), &[]).await;
+        assert_eq!((head.status, digest_of(&body)), (200, digest));
+    };
+    get(image.layers[0].digest).await;
+    // Nothing is resolved in between that would tell the tracker.
+    world.origin.revoke_tokens();
+    get(image.layers[1].digest).await;
+    get(image.config.digest).await;
+    stop([agent]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_registry_refuses_in_spite_of_the_secret_is_soon_the_runtimes() {
+    for access in accesses() {
+        let world = World::with_credentials(access, "", "", Some((None, USER, PASSWORD))).await;
+        let image = world.push(&[300_000]);
+        let agents = [world.agent("node-0").await, world.agent("node-1").await];
+        for agent in &agents {
+            assert_eq!(world.ask(agent, "GET", &format!("manifests/{}", image.digest), &[]).await.0.status, 404);
+        }
+        let refusal = Trouble::Status { status: 401, headers: Vec::new(), body: String::new() };
+        world.origin.inject(Fault::always("/blobs/", refusal).on(Method::GET));
+        let before = world.origin.blob_traffic().requests;
+        let path = format!("blobs/{}", image.layers[0].digest);
+        let answers = join_all(agents.iter().map(|agent| world.ask(agent, "GET", &path, &[]))).await;
+        assert!(answers.iter().all(|(head, _)| head.status == 404), "the runtime asks with the pod's secret");
+        // Each lead asks, and once more with another secret; two leads' refusals are the registry's word.
+        let requests = world.origin.blob_traffic().requests - before;
+        assert!((2..=8).contains(&requests), "{requests}");
+        stop(agents).await;
     }
 }
