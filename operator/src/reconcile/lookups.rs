@@ -53,19 +53,23 @@ impl Lookups {
         }
     }
 
-    /// When the next one is due that isn't asked yet.
-    pub(super) fn next_due(&self) -> Option<Time> {
-        self.0.values().filter(|lookup| !lookup.asking && lookup.due < Time::MAX).map(|lookup| lookup.due).min()
+    /// When the next one is due of those that aren't yet.
+    pub(super) fn next_after(&self, now: Time) -> Option<Time> {
+        let open = self.0.values().filter(|lookup| !lookup.asking && lookup.due > now && lookup.due < Time::MAX);
+        open.map(|lookup| lookup.due).min()
     }
 
-    /// Takes those that are due, so many at most.
-    pub(super) fn ask(&mut self, now: Time, most: usize) -> Vec<(String, Reference)> {
-        let due = self.0.iter_mut().filter(|(_, lookup)| !lookup.asking && lookup.due <= now);
-        let ask = |(name, lookup): (&String, &mut Lookup)| {
-            lookup.asking = true;
-            (name.clone(), lookup.reference.clone())
-        };
-        due.take(most).map(ask).collect()
+    /// Those that are due and aren't asked yet, with since when.
+    pub(super) fn due(&self, now: Time) -> impl Iterator<Item = (Time, &str)> {
+        let due = self.0.iter().filter(move |(_, lookup)| !lookup.asking && lookup.due <= now);
+        due.map(|(name, lookup)| (lookup.due, name.as_str()))
+    }
+
+    /// What to ask for; none, if it is asked already.
+    pub(super) fn ask(&mut self, name: &str) -> Option<Reference> {
+        let lookup = self.0.get_mut(name).filter(|lookup| !lookup.asking)?;
+        lookup.asking = true;
+        Some(lookup.reference.clone())
     }
 
     /// The answer to one of them.
@@ -145,15 +149,15 @@ mod tests {
         let (mut lookups, mut rng, swarm) = (Lookups::default(), Rng::new(1), swarm("r.example/a:1"));
         let status = SwarmStatus::default();
         lookups.follow(&swarm, &status, true, at(0));
-        let asked = lookups.ask(at(0), 10);
-        assert_eq!(asked.len(), 1);
-        assert_eq!(lookups.next_due(), None, "nobody asks twice at a time");
-        lookups.answered("a", &asked[0].1, Ok(DIGEST), EVERY, at(1), &mut rng);
+        let asked = lookups.ask("a").unwrap();
+        assert_eq!(lookups.due(at(0)).next(), None, "nobody asks twice at a time");
+        assert_eq!(lookups.ask("a"), None);
+        lookups.answered("a", &asked, Ok(DIGEST), EVERY, at(1), &mut rng);
         lookups.follow(&swarm, &status, true, at(2));
-        let due = lookups.next_due().unwrap();
+        let due = lookups.next_after(at(1)).unwrap();
         assert!((at(241)..=at(271)).contains(&due), "{due:?}");
-        assert!(lookups.ask(at(200), 10).is_empty());
-        assert_eq!(lookups.ask(at(301), 10).len(), 1);
+        assert_eq!(lookups.due(at(200)).next(), None);
+        assert_eq!(lookups.due(at(301)).next(), Some((due, "a")));
     }
 
     #[test]
@@ -163,10 +167,10 @@ mod tests {
         lookups.follow(&swarm, &SwarmStatus::default(), true, at(0));
         let (mut now, mut waits) = (at(0), Vec::new());
         for _ in 0..12 {
-            assert_eq!(lookups.ask(now, 1).len(), 1);
+            assert!(lookups.ask("a").is_some());
             let words = format!("request {}", waits.len());
             lookups.answered("a", &reference, Err(ResolveError::NotFound(words)), EVERY, now, &mut rng);
-            let due = lookups.next_due().unwrap();
+            let due = lookups.next_after(now).unwrap();
             waits.push(due.since(now).as_secs());
             now = due;
         }
@@ -174,11 +178,11 @@ mod tests {
         let failure = lookups.get("a").unwrap().failure.clone();
         assert_eq!(failure, Some(ResolveError::NotFound("request 0".to_owned())), "the words stay");
         lookups.follow(&swarm, &SwarmStatus::default(), true, at(1));
-        assert_eq!(lookups.next_due(), Some(at(1)));
-        assert_eq!(lookups.ask(at(1), 1).len(), 1);
+        assert_eq!(lookups.due(at(1)).next(), Some((at(1), "a")));
+        assert!(lookups.ask("a").is_some());
         let busy = ResolveError::Busy { retry_after: Duration::from_secs(900) };
         lookups.answered("a", &reference, Err(busy), EVERY, at(1), &mut rng);
-        assert_eq!(lookups.next_due(), Some(at(901)), "who asks for patience gets it");
+        assert_eq!(lookups.next_after(at(1)), Some(at(901)), "who asks for patience gets it");
     }
 
     #[test]

@@ -226,25 +226,29 @@ impl Planner {
         }
     }
 
+    /// Hands out lookups, those first that have waited longest: failures that are tried again keep nobody else waiting.
     fn look_up(&mut self, observed: &Observed, now: Now, plan: &mut Plan) {
+        let mut due: Vec<(Time, &Arc<str>, String)> = Vec::new();
         for seen in &observed.swarms {
             let asks = |swarm: &Arc<Swarm>| swarm.mode != Mode::Suspended && seen.deleting.is_none();
-            let Some(kept) = self.kept.get_mut(&seen.name).filter(|_| seen.meaning.as_ref().is_ok_and(asks)) else {
+            let Some(kept) = self.kept.get(&seen.name).filter(|_| seen.meaning.as_ref().is_ok_and(asks)) else {
                 continue;
             };
-            let asked = kept.lookups.ask(now.at, LOOKUPS.saturating_sub(self.looking));
-            self.looking += asked.len();
-            plan.actions.extend(asked.into_iter().map(|(artifact, reference)| Action::LookUp {
-                swarm: Arc::clone(&seen.name),
-                artifact,
-                reference,
-            }));
-            match kept.lookups.next_due() {
-                // It waits for another one's answer, which is a reason to plan again.
-                Some(due) if due <= now.at => plan.pending += 1,
-                Some(due) => plan.wake_at(due + SLACK),
-                None => {}
+            due.extend(kept.lookups.due(now.at).map(|(since, artifact)| (since, &seen.name, artifact.to_owned())));
+            if let Some(next) = kept.lookups.next_after(now.at) {
+                plan.wake_at(next + SLACK);
             }
+        }
+        due.sort_unstable();
+        let room = LOOKUPS.saturating_sub(self.looking);
+        // They wait for others' answers, which are a reason to plan again.
+        plan.pending += due.len().saturating_sub(room);
+        for (_, swarm, artifact) in due.into_iter().take(room) {
+            let Some(reference) = self.kept.get_mut(swarm).and_then(|kept| kept.lookups.ask(&artifact)) else {
+                continue;
+            };
+            self.looking += 1;
+            plan.actions.push(Action::LookUp { swarm: Arc::clone(swarm), artifact, reference });
         }
     }
 

@@ -351,6 +351,31 @@ fn an_edited_swarm_is_looked_up_at_once_and_a_secret_that_changed_too() {
 }
 
 #[test]
+fn lookups_that_fail_keep_nobody_else_waiting() {
+    let mut cluster = Cluster::new(1);
+    for ix in 0..100 {
+        cluster.push(&format!("swarm-{ix:02}"), &format!("r.example/a:{ix}"));
+    }
+    // Sixteen answers, all of them failures, every three seconds: the first ones are due again before the last ones are asked at all.
+    let mut asked: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+    for _ in 0..15 {
+        let now = Now { at: cluster.at, clock: cluster.clock() };
+        let plan = cluster.planner.plan(&cluster.observed, now);
+        for action in plan.actions {
+            let Action::LookUp { swarm, artifact, reference } = action else { continue };
+            let failed = Err(ResolveError::Unreachable("no such host".to_owned()));
+            cluster.planner.looked_up(&swarm, &artifact, &reference, failed, cluster.at);
+            *asked.entry(swarm).or_default() += 1;
+        }
+        cluster.at += seconds(3);
+        if asked.len() == 100 {
+            return assert!(asked.values().all(|times| *times <= 2), "{asked:?}");
+        }
+    }
+    panic!("only {} of 100 were asked", asked.len());
+}
+
+#[test]
 fn of_swarms_that_claim_the_same_for_the_same_nodes_the_younger_one_says_so() {
     let mut cluster = Cluster::new(4);
     let of = |parity: &str| json!({"registries": [{"host": "r.example"}, {"host": "s.example"}], "nodeSelector": {"matchLabels": {"parity": parity}}});
