@@ -172,6 +172,7 @@ impl Agent {
             name: config.name.clone(),
             zone: config.zone.clone(),
             peer_ip: config.peer_ip,
+            local_ip: None,
             peer_port: config.peer_listen.port(),
             token_file: config.join_token_file.clone(),
             ca_file: config.ca_file.clone(),

@@ -3,6 +3,7 @@
 //! State: a task for each agent. Invariants: an announce is due at a time that doesn't depend on any answer; its latency counts from then.
 //! Absent on purpose: an exchange engine. What a leech's engine would announce is made up: a bitmap that grows.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::Options;
 use super::server::Server;
 
-/// Joins on their way at a time. All come from one address here, of which a tracker takes 256 strangers.
+/// Joins on their way at a time.
 const JOINING: usize = 64;
 /// On a busy machine a join takes a second of both processes' time at the very most.
 const JOINED_WITHIN: Duration = Duration::from_secs(300);
@@ -222,12 +223,18 @@ fn config(number: u32, server: &Server, directory: &Path) -> ClientConfig {
         name: name.parse().expect("a node may be called so"),
         zone: Zone::default(),
         peer_ip: None,
+        local_ip: Some(address(number)),
         // Nobody connects there.
         peer_port: 1,
         token_file: tracker.token.clone(),
         ca_file: None,
         state_dir: directory.join(name),
     }
+}
+
+/// Each has one of its own, as nodes have: a tracker takes few strangers of one address.
+fn address(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + number).into()
 }
 
 fn digest(swarm: u32) -> Digest {

@@ -332,6 +332,7 @@ impl World {
             name: node.parse().unwrap(),
             zone: shoal_types::Zone::default(),
             peer_ip: None,
+            local_ip: None,
             peer_port: 9_396,
             token_file: file("token", token),
             ca_file: Some(file("ca.crt", &self.bundle().await)),

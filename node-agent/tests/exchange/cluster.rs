@@ -254,6 +254,7 @@ impl Node {
             name: name.parse().unwrap(),
             zone: Zone::default(),
             peer_ip: None,
+            local_ip: None,
             peer_port: listen.port(),
             token_file: cluster.dir.path().join("token"),
             ca_file: None,

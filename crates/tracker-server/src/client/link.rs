@@ -5,6 +5,7 @@
 //! Absent on purpose: trying again. That is for who knows what was lost.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,14 +19,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::ClientError;
+use super::{ClientError, Shared};
 use crate::event::StreamEvent;
 use crate::protocol::{ErrorBody, MAX_JSON_BYTES, TrackerAddress};
 use crate::tracked::Tracked;
@@ -50,14 +49,13 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) async fn connect(
+        shared: &Shared,
         address: &TrackerAddress,
         tls: Arc<ClientConfig>,
-        tasks: &TaskTracker,
-        shutdown: &CancellationToken,
     ) -> Result<Self, ClientError> {
-        let stream =
-            dial(address, tls).await.map_err(|source| ClientError::Connect { address: address.clone(), source })?;
-        let (requests, connection) = http2::Builder::new(Tracked(tasks.clone()))
+        let stream = dial(address, shared.config.local_ip, tls).await;
+        let stream = stream.map_err(|source| ClientError::Connect { address: address.clone(), source })?;
+        let (requests, connection) = http2::Builder::new(Tracked(shared.tasks.clone()))
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING * 2)
@@ -67,8 +65,8 @@ impl Link {
             .max_header_list_size(16 << 10)
             .handshake(TokioIo::new(stream))
             .await?;
-        let shutdown = shutdown.clone();
-        tasks.spawn(async move {
+        let shutdown = shared.shutdown.clone();
+        shared.tasks.spawn(async move {
             // It ends with an error when the tracker goes: those who wait for answers hear of it.
             let _ = shutdown.run_until_cancelled(connection).await;
         });
@@ -128,12 +126,20 @@ impl Link {
 
 /// A name may stand for several replicas, as a headless Service's does: the first one that shakes hands is it. One whose host has died
 /// doesn't keep the others from being tried.
-async fn dial(address: &TrackerAddress, tls: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+async fn dial(
+    address: &TrackerAddress,
+    from: Option<IpAddr>,
+    tls: Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
     let found = timeout(CONNECT, lookup_host(address.to_string())).await.unwrap_or_else(|_| Err(timed_out()))?;
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for place in found.take(MAX_PLACES) {
         let shaken = async {
-            let stream = TcpStream::connect(place).await?;
+            let socket = if place.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            if let Some(from) = from {
+                socket.bind((from, 0).into())?;
+            }
+            let stream = socket.connect(place).await?;
             let _ = stream.set_nodelay(true);
             TlsConnector::from(Arc::clone(&tls)).connect(address.host().clone(), stream).await
         };

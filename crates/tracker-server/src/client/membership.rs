@@ -209,7 +209,7 @@ impl Membership {
     ) -> Result<Arc<NodeIdentity>, ClientError> {
         let shared = &self.shared;
         let config = &shared.config;
-        let link = Link::connect(address, tls, &shared.tasks, &shared.shutdown).await?;
+        let link = Link::connect(shared, address, tls).await?;
         let key = NewKey::generate()?;
         let body = JoinBody {
             name: config.name.to_string(),
@@ -239,7 +239,7 @@ impl Membership {
         let mut failure = ClientError::NoTracker;
         for address in self.shared.config.trackers.clone() {
             let asked = async {
-                let link = Link::connect(&address, Arc::clone(&tls), &self.shared.tasks, &self.shared.shutdown).await?;
+                let link = Link::connect(&self.shared, &address, Arc::clone(&tls)).await?;
                 link.ask_json::<ReplicaList>(Ask::get(REPLICAS)).await
             };
             match asked.await {

@@ -67,6 +67,8 @@ pub struct ClientConfig {
     pub zone: Zone,
     /// Its address, where it isn't the one from which it speaks.
     pub peer_ip: Option<IpAddr>,
+    /// From where it speaks to trackers, where the system's choice isn't meant.
+    pub local_ip: Option<IpAddr>,
     /// The port at which it takes peers' connections.
     pub peer_port: u16,
     /// The file with the join token, or the service account's. It is read at each try.

@@ -116,7 +116,7 @@ impl Follower {
 
 async fn open(shared: &Shared, replica: &Replica) -> Result<(Link, Hello, EventReader), ClientError> {
     let identity = shared.current_identity()?;
-    let link = Link::connect(&replica.address, tls::node(&identity)?, &shared.tasks, &shared.shutdown).await?;
+    let link = Link::connect(shared, &replica.address, tls::node(&identity)?).await?;
     let mut reader = link.events(&format!("{EVENTS}?instance={:x}", shared.instance)).await?;
     match reader.next().await? {
         Some(StreamEvent::Hello(hello)) => Ok((link, hello, reader)),

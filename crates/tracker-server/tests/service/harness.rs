@@ -242,6 +242,7 @@ impl Cluster {
             name: name.parse().unwrap(),
             zone: Zone::new("zone-1").unwrap(),
             peer_ip: None,
+            local_ip: None,
             peer_port: 7_001,
             token_file,
             ca_file: None,
