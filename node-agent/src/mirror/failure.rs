@@ -1,7 +1,7 @@
 //! Why the core can't give what a runtime asks for, and what the mirror makes of it.
 //!
 //! ```text
-//! the core's reason ──> status 404 or 503: the runtime goes to the next host
+//! the core's reason ──> status 403, 404 or 503: the runtime goes to the next host
 //!                  └──> a code and a text: the first host's error is the one that a user sees, so it says what the origin said
 //! ```
 //!
@@ -136,13 +136,13 @@ impl From<&OriginError> for Failure {
 }
 
 impl Reason {
-    /// The status for the runtime: 404 where asking here again is pointless, 503 where it isn't. Both lead it to the next host.
+    /// The status for the runtime: 503 where asking here again may help, else 404, and 403 for what isn't for everyone. All lead it to the next
+    /// host. If that refuses it, too, then containerd 2 tells people of our 404, as of something that doesn't exist, rather than of the registry's 401.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::NotFound | Self::Denied | Self::Withheld | Self::Unsupported | Self::TooLarge => {
-                StatusCode::NOT_FOUND
-            }
+            Self::Denied => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::Withheld | Self::Unsupported | Self::TooLarge => StatusCode::NOT_FOUND,
             Self::Unavailable | Self::Stalled | Self::OriginBusy { .. } | Self::Corrupt => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -166,7 +166,8 @@ impl Reason {
     const fn text(self) -> &'static str {
         match self {
             Self::NotFound => "not found at the origin",
-            Self::Denied => "not readable without credentials, and the mirror has none",
+            // Many registries say the same of what doesn't exist.
+            Self::Denied => "denied: it doesn't exist, or takes a pull secret that the registry accepts",
             Self::Withheld => "left to the origin by policy",
             Self::Unsupported => "not something that the mirror can serve",
             Self::TooLarge => "larger than the mirror holds in memory",
@@ -207,7 +208,7 @@ mod tests {
             Failure::new(Reason::Denied).with_origin(OriginAnswer::Status(401)).with_detail("docker.io/library/alpine");
         assert_eq!(
             failure.to_string(),
-            "not readable without credentials, and the mirror has none (the origin answered 401): docker.io/library/alpine"
+            "denied: it doesn't exist, or takes a pull secret that the registry accepts (the origin answered 401): docker.io/library/alpine"
         );
     }
 

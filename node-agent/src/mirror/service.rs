@@ -22,6 +22,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
+use hyper::ext::ReasonPhrase;
 use oci_client::errors::OciErrorCode;
 use shoal_oci::paths::{self, Request, Target};
 use shoal_oci::range::{Wanted, content_range, unsatisfied};
@@ -254,6 +255,10 @@ impl<C: Content> Service<C> {
                     "the mirror sends a runtime to the next host"
                 );
                 let mut answer = of_error(&ErrorBody::new(status, kind.code(failure.reason()), failure.to_string()));
+                // An answer to HEAD has no body, and containerd shows the status line to people as it is.
+                if let Ok(phrase) = ReasonPhrase::try_from(failure.to_string().into_bytes()) {
+                    answer.extensions_mut().insert(phrase);
+                }
                 if let Reason::OriginBusy { retry_after: Some(wait) } = failure.reason() {
                     put(&mut answer, RETRY_AFTER, HeaderValue::from(seconds(wait)));
                 }

@@ -34,7 +34,7 @@ async fn a_suspended_swarm_and_a_registry_that_nobody_names_are_the_origins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_anonymous_clients_may_not_read_is_not_found() {
+async fn what_anonymous_clients_may_not_read_is_denied() {
     let user = Some(("user".to_owned(), "password".to_owned()));
     for access in [
         Access::Basic { user: "user".to_owned(), password: "password".to_owned() },
@@ -47,7 +47,7 @@ async fn what_anonymous_clients_may_not_read_is_not_found() {
             ["manifests/v1".to_owned(), format!("manifests/{}", image.digest), format!("blobs/{}", image.config.digest)]
         {
             let (head, body) = world.ask(&agent, "GET", &path, &[]).await;
-            assert_eq!(head.status, 404, "{path}: {}", String::from_utf8_lossy(&body));
+            assert_eq!(head.status, 403, "{path}: {}", String::from_utf8_lossy(&body));
             assert_eq!(head.header("www-authenticate"), "");
         }
         stop([agent]).await;
@@ -59,7 +59,7 @@ async fn shared_access_is_left_to_the_runtime_and_tokens_for_everybody_are_fetch
     let world = World::new(", access: Shared, secretRef: {name: s}", "").await;
     world.push(&[1_000]);
     let agent = world.agent("node-0").await;
-    assert_eq!(world.ask(&agent, "HEAD", "manifests/v1", &[]).await.0.status, 404);
+    assert_eq!(world.ask(&agent, "HEAD", "manifests/v1", &[]).await.0.status, 403);
     stop([agent]).await;
     let access = Access::Token { user: None, holds: Duration::from_secs(300) };
     let world = World::with_access(access, ", outagePolicy: Deny", "  transfer: {verification: Strict}\n").await;

@@ -69,17 +69,17 @@ async fn what_is_verified_at_the_origin_is_shown_to_nobody_and_its_blobs_come_fr
         let agents = [world.agent("node-0").await, world.agent("node-1").await];
         // A digest that no manifest of this repository has named here isn't given, credentials or not.
         let before = world.ask(&agents[0], "GET", &format!("blobs/{}", image.config.digest), &[]).await.0;
-        assert_eq!(before.status, 404);
+        assert_eq!(before.status, 403);
         for agent in &agents {
             for reference in ["v1".to_owned(), image.digest.to_string()] {
                 for method in ["HEAD", "GET"] {
                     let head = world.ask(agent, method, &format!("manifests/{reference}"), &[]).await.0;
-                    assert_eq!((head.status, head.header("www-authenticate")), (404, ""));
+                    assert_eq!((head.status, head.header("www-authenticate")), (403, ""));
                 }
             }
             // Nor is it given as a blob.
             let as_blob = world.ask(agent, "GET", &format!("blobs/{}", image.digest), &[]).await.0;
-            assert_eq!(as_blob.status, 404);
+            assert_eq!(as_blob.status, 403);
         }
         assert_eq!(world.origin.blob_traffic().body_bytes, 0, "nothing begins for one who may not read the manifest");
         // The runtime has the manifest from the origin now.
@@ -98,7 +98,7 @@ async fn credentials_of_another_host_are_used_for_no_other() {
         let image = world.push(&[10_000]);
         let agent = world.agent("node-0").await;
         for path in ["manifests/v1".to_owned(), format!("blobs/{}", image.config.digest)] {
-            assert_eq!(world.ask(&agent, "GET", &path, &[]).await.0.status, 404);
+            assert_eq!(world.ask(&agent, "GET", &path, &[]).await.0.status, 403);
         }
         assert_eq!(world.origin.traffic(|_| true).authorized, 0);
         stop([agent]).await;
@@ -111,7 +111,7 @@ async fn a_public_registry_is_never_asked_with_credentials() {
         let world = World::with_credentials(access, ", access: Public", "", Some((None, USER, PASSWORD))).await;
         world.push(&[10_000]);
         let agent = world.agent("node-0").await;
-        assert_eq!(world.ask(&agent, "GET", "manifests/v1", &[]).await.0.status, 404);
+        assert_eq!(world.ask(&agent, "GET", "manifests/v1", &[]).await.0.status, 403);
         assert_eq!(world.origin.traffic(|_| true).authorized, 0);
         stop([agent]).await;
     }
@@ -123,7 +123,7 @@ async fn a_token_that_is_revoked_is_replaced_at_once() {
     let world = World::with_credentials(access, "", "", Some((None, USER, PASSWORD))).await;
     let image = world.push(&[300_000, 70_000]);
     let agent = world.agent("node-0").await;
-    assert_eq!(world.ask(&agent, "GET", &format!("manifests/{}", image.digest), &[]).await.0.status, 404);
+    assert_eq!(world.ask(&agent, "GET", &format!("manifests/{}", image.digest), &[]).await.0.status, 403);
     let get = async |digest| {
         let (head, body) = world.ask(&agent, "GET", &format!("blobs/{digest}"), &[]).await;
         assert_eq!((head.status, digest_of(&body)), (200, digest));
@@ -143,14 +143,14 @@ async fn what_the_registry_refuses_in_spite_of_the_secret_is_soon_the_runtimes()
         let image = world.push(&[300_000]);
         let agents = [world.agent("node-0").await, world.agent("node-1").await];
         for agent in &agents {
-            assert_eq!(world.ask(agent, "GET", &format!("manifests/{}", image.digest), &[]).await.0.status, 404);
+            assert_eq!(world.ask(agent, "GET", &format!("manifests/{}", image.digest), &[]).await.0.status, 403);
         }
         let refusal = Trouble::Status { status: 401, headers: Vec::new(), body: String::new() };
         world.origin.inject(Fault::always("/blobs/", refusal).on(Method::GET));
         let before = world.origin.blob_traffic().requests;
         let path = format!("blobs/{}", image.layers[0].digest);
         let answers = join_all(agents.iter().map(|agent| world.ask(agent, "GET", &path, &[]))).await;
-        assert!(answers.iter().all(|(head, _)| head.status == 404), "the runtime asks with the pod's secret");
+        assert!(answers.iter().all(|(head, _)| head.status == 403), "the runtime asks with the pod's secret");
         // Each lead asks, and once more with another secret; two leads' refusals are the registry's word.
         let requests = world.origin.blob_traffic().requests - before;
         assert!((2..=8).contains(&requests), "{requests}");

@@ -143,7 +143,7 @@ async fn every_failure_leads_the_runtime_to_the_next_host_and_says_what_the_orig
     let busy = Reason::OriginBusy { retry_after: Some(Duration::from_millis(1500)) };
     let cases = [
         (Reason::NotFound, Some(404), 404, "BLOB_UNKNOWN"),
-        (Reason::Denied, Some(401), 404, "DENIED"),
+        (Reason::Denied, Some(401), 403, "DENIED"),
         (Reason::Withheld, None, 404, "BLOB_UNKNOWN"),
         (Reason::Unsupported, None, 404, "UNSUPPORTED"),
         (Reason::TooLarge, Some(200), 404, "SIZE_INVALID"),
