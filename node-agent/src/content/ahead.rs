@@ -7,6 +7,7 @@
 
 use shoal_oci::manifest::{Descriptor, Manifest as Contents};
 use shoal_oci::{ImageName, Reference};
+use shoal_types::Digest;
 use tokio::time::Instant;
 
 use super::manifests::{place, source};
@@ -31,6 +32,15 @@ impl SwarmContent {
     /// If it may not be had, or doesn't come.
     pub(crate) async fn manifest_ahead(&self, name: &ImageName, priority: u32) -> Result<ManifestAhead, Failure> {
         Box::pin(self.shared.manifest_ahead(name, priority)).await
+    }
+
+    /// Takes it from the Swarms that a tag means this digest, whose manifest was fetched ahead: the node can say so during an outage, even if nobody ever
+    /// asked it for the tag.
+    pub(crate) fn tag_means(&self, tag: ImageName, digest: Digest) {
+        let by_digest = ImageName { reference: Reference::Digest(digest), ..tag.clone() };
+        if let Some(meaning) = self.shared.records.get(&by_digest) {
+            self.shared.records.learn(tag, meaning);
+        }
     }
 
     /// A blob of such a manifest, into the store. When this returns, all of it is there.

@@ -224,6 +224,10 @@ impl Carrier {
                 return Err(Trouble::Later(format!("it has more than {MAX_BLOBS} blobs")));
             }
         }
+        if let Some(tag) = reference.tag().filter(|_| reference.digest().is_none()) {
+            let reference = tag.parse().map(Reference::Tag).map_err(Trouble::later)?;
+            self.parts.content.tag_means(ImageName { reference, ..name.clone() }, self.artifact.digest);
+        }
         let mut seen = BTreeSet::new();
         blobs.retain(|blob| seen.insert(blob.digest));
         let sizes = blobs.iter().map(|blob| (blob.digest, blob.size_bytes));

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use shoal_agent::agent::Agent;
 use shoal_oci::manifest::Platform;
-use shoal_oci::testing::Image;
+use shoal_oci::testing::{Fault, Image, Trouble};
 use shoal_tracker_server::{ArtifactReport, ArtifactState};
 use tokio::time::Instant;
 
@@ -82,6 +82,21 @@ async fn an_artifact_reaches_all_nodes_with_few_copies_of_the_origins_and_a_late
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pushed_tag_means_something_without_tracker_and_origin_to_who_never_asked_for_it() {
+    let mut world = World::new("", "").await;
+    let image = world.push(&[300_000]);
+    pushes(&world, PINNED, "");
+    let agent = world.agent(NAMES[0]).await;
+    complete_on(&world, &NAMES[..1], &image).await;
+    world.stop_tracker().await;
+    let down = Trouble::Status { status: 500, headers: Vec::new(), body: String::new() };
+    world.origin.inject(Fault::always("/v2/", down));
+    let (head, body) = world.ask(&agent, "GET", "manifests/v1", &[]).await;
+    assert_eq!((head.status, body), (200, image.manifest.to_vec()));
+    stop([agent]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_private_is_pushed_into_caches_and_shown_to_nobody() {
     for access in accesses() {
         let world = World::with_credentials(access, "", "", Some((None, USER, PASSWORD))).await;
@@ -95,7 +110,7 @@ async fn what_is_private_is_pushed_into_caches_and_shown_to_nobody() {
             assert!(has_all_of(agent, &image));
             for reference in ["v1".to_owned(), image.digest.to_string()] {
                 let head = world.ask(agent, "GET", &format!("manifests/{reference}"), &[]).await.0;
-                assert_eq!(head.status, 404, "the runtime asks the origin with the pod's secret");
+                assert_eq!(head.status, 403, "the runtime asks the origin with the pod's secret");
             }
             let blob = format!("blobs/{}", image.layers[0].digest);
             assert_eq!(world.ask(agent, "GET", &blob, &[]).await.0.status, 200, "who has the manifest may have it");
