@@ -9,7 +9,7 @@
 //! ```
 //!
 //! State: a directory; the process belongs to who starts the command. Invariant: what it serves was written before it starts.
-//! Absent on purpose: pushing. The registry's storage is a format of its own that has stayed the same for ten years.
+//! Absent on purpose: pushing (a real client can). The registry's storage is a format of its own that has stayed the same for ten years.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use shoal_oci::testing::{Content, Image};
 use shoal_types::Digest;
 
@@ -82,19 +83,36 @@ impl DockerRegistry {
     /// If it can't be written.
     pub fn store_image(&self, repository: &str, tag: &str, image: (Image, Vec<(Digest, Content)>)) -> Result<Image> {
         let (image, blobs) = image;
-        let of_image = self.storage().join("docker/registry/v2/repositories").join(repository);
-        let manifest = Content::bytes(image.manifest.clone());
-        for (digest, content) in
-            blobs.iter().map(|(digest, content)| (digest, content)).chain([(&image.digest, &manifest)])
-        {
-            write_content(&self.blob(digest), content)?;
-            link(&of_image.join("_layers"), digest)?;
+        for (digest, content) in &blobs {
+            self.store_blob(repository, digest, content)?;
         }
-        link(&of_image.join("_manifests/revisions"), &image.digest)?;
-        let of_tag = of_image.join("_manifests/tags").join(tag);
-        link(&of_tag.join("index"), &image.digest)?;
-        write(&of_tag.join("current/link"), image.digest.to_string().as_bytes())?;
+        self.store_manifest(repository, tag, image.manifest.clone())?;
         Ok(image)
+    }
+
+    /// Writes a manifest into the storage, whose parts are there already: an index.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn store_manifest(&self, repository: &str, tag: &str, manifest: impl Into<Bytes>) -> Result<Digest> {
+        let content = Content::bytes(manifest);
+        let digest = content.digest();
+        self.store_blob(repository, &digest, &content)?;
+        let manifests = self.repository(repository).join("_manifests");
+        link(&manifests.join("revisions"), &digest)?;
+        let of_tag = manifests.join("tags").join(tag);
+        link(&of_tag.join("index"), &digest)?;
+        write(&of_tag.join("current/link"), digest.to_string().as_bytes())?;
+        Ok(digest)
+    }
+
+    fn store_blob(&self, repository: &str, digest: &Digest, content: &Content) -> Result<()> {
+        write_content(&self.blob(digest), content)?;
+        link(&self.repository(repository).join("_layers"), digest)
+    }
+
+    fn repository(&self, name: &str) -> PathBuf {
+        self.storage().join("docker/registry/v2/repositories").join(name)
     }
 
     /// Where a blob that was stored is.

@@ -25,6 +25,8 @@ pub(super) const DOMAIN: &str = "cluster.local";
 /// A Service's port is its server's where nobody translates.
 const PORT: u16 = 443;
 const ETCD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2379);
+/// Volumes of images, which this release knows and leaves off; API server and kubelets must agree.
+pub(super) const FEATURE: &str = "ImageVolume";
 /// What the API server shows to kubelets.
 const KUBELET_CLIENT: &str = "kubelet-client";
 
@@ -85,6 +87,7 @@ impl Control {
         ] {
             command.extend([flag.into(), self.directory.join(file).into()]);
         }
+        command.push(format!("--feature-gates={FEATURE}=true").into());
         // Nobody resolves nodes' names here.
         command.push("--kubelet-preferred-address-types=InternalIP".into());
         start(fleet, "kube-apiserver", command)?;

@@ -11,8 +11,20 @@ use serde_json::json;
 use shoal_oci::testing::{Content, Image};
 use shoal_types::Digest;
 
+use crate::tools::cluster::Tool;
+
 /// An image and the contents of its blobs.
-type Stored = (Image, Vec<(Digest, Content)>);
+pub type Stored = (Image, Vec<(Digest, Content)>);
+
+/// An image whose containers sleep, with generated layers of these sizes above the program.
+///
+/// # Errors
+/// If this machine doesn't have the program.
+pub fn sleeping_image(layer_bytes: &[u64], seed: u64) -> Result<Stored> {
+    let (_, mut blobs) = Image::generate(layer_bytes, seed);
+    blobs.truncate(layer_bytes.len());
+    sleeping(&Tool::Busybox.program()?, blobs.into_iter().map(|(_, content)| content).collect())
+}
 
 /// An image whose containers sleep, with further layers.
 pub(super) fn sleeping(busybox: &Path, layers: Vec<Content>) -> Result<Stored> {

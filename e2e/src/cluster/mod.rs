@@ -23,15 +23,16 @@ mod hold;
 mod images;
 mod node;
 mod operations;
+mod origin;
 mod shoal;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use kube::Client;
 use shoal_oci::testing::Image;
@@ -51,6 +52,8 @@ use node::Node;
 
 pub use demo::{DemoOptions, demo};
 pub use hold::{down, hold, up};
+pub use images::{Stored, sleeping_image};
+pub use origin::Origin;
 
 /// A component starts within seconds on an idle machine and within minutes on one that builds beside it.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -204,10 +207,7 @@ impl Cluster {
     /// # Errors
     /// If it can't be written.
     pub fn store(&self, repository: &str, tag: &str, layer_bytes: &[u64], seed: u64) -> Result<Image> {
-        let (_, mut blobs) = Image::generate(layer_bytes, seed);
-        blobs.truncate(layer_bytes.len());
-        let layers = blobs.into_iter().map(|(_, content)| content).collect();
-        self.registry.store_image(repository, tag, images::sleeping(&Tool::Busybox.program()?, layers)?)
+        self.registry.store_image(repository, tag, sleeping_image(layer_bytes, seed)?)
     }
 
     /// Stores Shoal's own images, of the programs that are built beside this one, and says where a chart finds them.
@@ -288,6 +288,21 @@ impl Cluster {
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.scratch.path()
+    }
+
+    /// What a program says that runs in a node's network, with this machine's files.
+    ///
+    /// # Errors
+    /// If there is no such node, or the program fails: its own words.
+    pub async fn in_network(&self, node: u8, command: &[OsString]) -> Result<Vec<u8>> {
+        let command = self.node(node)?.place.within(command);
+        let (program, arguments) = command.split_first().context("nothing to run")?;
+        let mut run = tokio::process::Command::new(program);
+        run.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        let output = run.output().await.context("a program can't be started")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "a program on node{node} fails ({}): {}", output.status, said.trim());
+        Ok(output.stdout)
     }
 
     /// Runs this as long as all of its processes do.

@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::cgroups::Cgroups;
-use super::control::{Control, DNS_SERVICE, DOMAIN, write};
+use super::control::{Control, DNS_SERVICE, DOMAIN, FEATURE, write};
 use super::{PATIENCE, Programs, mortal};
 use crate::containerd::configuration::Settings;
 use crate::network::Place;
@@ -210,6 +210,7 @@ fn kubelet_configuration(cgroup: &str) -> String {
             "memory.available": "1Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%",
         },
         "imageGCHighThresholdPercent": 100,
+        "featureGates": {FEATURE: true},
     })
     .to_string()
 }

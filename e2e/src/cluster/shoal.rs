@@ -10,10 +10,11 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Cluster, PATIENCE};
 
+const CHART: &str = "../charts/shoal";
 const RELEASE: &str = "shoal";
 const NAMESPACE: &str = "shoal-system";
 const TAG: &str = "built-here";
@@ -24,6 +25,14 @@ impl Cluster {
     /// # Errors
     /// helm's own words, or that it doesn't become ready.
     pub async fn install_shoal(&mut self) -> Result<()> {
+        self.install_shoal_with(&json!({})).await
+    }
+
+    /// The same with further values of the chart. They go before those that this gives, as helm's later files do: lists are taken whole.
+    ///
+    /// # Errors
+    /// helm's own words, or that it doesn't become ready.
+    pub async fn install_shoal_with(&mut self, further: &Value) -> Result<()> {
         let registry = self.registry_host();
         let endpoint = format!("http://{registry}");
         let values = json!({
@@ -33,12 +42,15 @@ impl Cluster {
             "agent": {"keepFree": 1},
             "defaultSwarm": {"spec": {"registries": [{"host": registry, "endpoint": endpoint, "access": "Public"}]}},
         });
-        let file = self.directory().join("values.yaml");
-        fs::write(&file, values.to_string()).context("the chart's values can't be written")?;
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/shoal");
-        let [chart, values] = [&chart, &file].map(|path| path.to_string_lossy());
-        let install = ["install", RELEASE, &chart, "--namespace", NAMESPACE, "--create-namespace", "--values", &values];
-        self.helm(&install)?;
+        let written = |name: &str, values: &Value| {
+            let file = self.directory().join(name);
+            fs::write(&file, values.to_string()).context("the chart's values can't be written")?;
+            anyhow::Ok(file.display().to_string())
+        };
+        let [values, further] = [written("values.yaml", &values)?, written("further-values.yaml", further)?];
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join(CHART).display().to_string();
+        let install = ["install", RELEASE, &chart, "--namespace", NAMESPACE, "--create-namespace"];
+        self.helm(&[&install[..], &["--values", &values, "--values", &further]].concat())?;
         let client = self.client().await?;
         let agents: Api<DaemonSet> = Api::namespaced(client.clone(), NAMESPACE);
         let operators: Api<Deployment> = Api::namespaced(client, NAMESPACE);

@@ -1,16 +1,21 @@
 //! A cluster for a test, and what tests do with one.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use shoal_api::ArtifactStatus;
+use shoal_api::kube::Swarm;
 use shoal_e2e::cluster::{Cluster, Options, Programs};
+use shoal_types::Digest;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
@@ -72,14 +77,12 @@ impl World {
 
     /// The same for one node.
     pub(crate) async fn run_on(&mut self, name: &str, image: &str, node: Option<&str>) {
+        self.run(name, pod(image, node)).await;
+    }
+
+    /// Has each node that pods of this specification may be on run one, and waits until all do.
+    pub(crate) async fn run(&mut self, name: &str, pod: Value) {
         let labels = json!({"app": name});
-        let selector = node.map(|node| json!({"kubernetes.io/hostname": node}));
-        let pod = json!({
-            "nodeSelector": selector,
-            "terminationGracePeriodSeconds": 0,
-            "automountServiceAccountToken": false,
-            "containers": [{"name": "main", "image": image}],
-        });
         self.apply::<DaemonSet>(
             name,
             json!({
@@ -94,6 +97,50 @@ impl World {
             status.desired_number_scheduled > 0 && status.number_ready == status.desired_number_scheduled
         })
         .await;
+    }
+
+    /// Makes a pod of such a specification.
+    pub(crate) async fn make_pod(&self, name: &str, pod: Value) {
+        let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod});
+        self.apply::<Pod>(name, object).await;
+    }
+
+    /// What was told of a pod for this reason.
+    pub(crate) async fn told(&self, pod: &str, reason: &str) -> Vec<String> {
+        let asked = ListParams::default().fields(&format!("involvedObject.name={pod},reason={reason}"));
+        let events = self.api::<Event>().list(&asked).await.unwrap();
+        events.into_iter().filter_map(|event| event.message).collect()
+    }
+
+    /// Makes or changes a Swarm.
+    pub(crate) async fn apply_swarm(&self, name: &str, spec: Value) {
+        let object = json!({
+            "apiVersion": "shoal.dev/v1alpha1", "kind": "Swarm", "metadata": {"name": name}, "spec": spec,
+        });
+        let swarms: Api<Swarm> = Api::all(self.client.clone());
+        let params = PatchParams::apply("shoal-tests").validation_strict();
+        swarms.patch(name, &params, &Patch::Apply(object)).await.unwrap();
+    }
+
+    /// Waits until all that a Swarm pushes is on so many nodes, and says under which digests.
+    pub(crate) async fn until_pushed(&mut self, name: &str, nodes: u8) -> BTreeMap<String, Digest> {
+        let swarms: Api<Swarm> = Api::all(self.client.clone());
+        let mut pushed = BTreeMap::new();
+        self.until(&format!("all of the Swarm {name} is on {nodes} nodes"), async || {
+            let swarm = swarms.get(name).await.unwrap();
+            let status = swarm.status.unwrap_or_default();
+            let is_whole = |artifact: &ArtifactStatus| {
+                let counts = (artifact.complete, artifact.desired);
+                counts == (nodes.into(), nodes.into()) && artifact.completed_at.is_some()
+            };
+            let digest = |artifact: &ArtifactStatus| Some((artifact.name.clone(), artifact.digest.parse().ok()?));
+            pushed = status.artifacts.iter().filter_map(digest).collect();
+            status.observed_generation == swarm.metadata.generation
+                && pushed.len() == swarm.spec.artifacts.len()
+                && status.artifacts.iter().all(is_whole)
+        })
+        .await;
+        pushed
     }
 
     /// Waits for it, as long as the cluster lives.
@@ -113,8 +160,18 @@ impl World {
     }
 }
 
+/// A pod's specification: an image, and the one node where it may be.
+pub(crate) fn pod(image: &str, node: Option<&str>) -> Value {
+    json!({
+        "nodeSelector": node.map(|node| json!({"kubernetes.io/hostname": node})),
+        "terminationGracePeriodSeconds": 0,
+        "automountServiceAccountToken": false,
+        "containers": [{"name": "main", "image": image}],
+    })
+}
+
 /// An object's node, if it is a pod on one.
-pub(crate) fn node_of(pod: &k8s_openapi::api::core::v1::Pod) -> String {
+pub(crate) fn node_of(pod: &Pod) -> String {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
     node.unwrap_or_else(|| panic!("{} has no node", pod.name_any()))
 }

@@ -1,15 +1,17 @@
-//! Images made of generated layers.
+//! Images made of generated layers, and artifacts that are none.
 //!
 //! State: none. Invariants: the same sizes and seed make the same image; a runtime can unpack it.
 //! Absent on purpose: compression. Random bytes don't get smaller, and what a layer unpacks to is the layer itself.
 
 use bytes::Bytes;
-use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
+use oci_client::manifest::{
+    IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
+};
 use serde_json::{Value, json};
 use shoal_types::Digest;
 
 use super::content::Content;
-use crate::manifest::Descriptor;
+use crate::manifest::{Descriptor, Platform};
 
 /// A generated image.
 #[derive(Clone, Debug)]
@@ -38,27 +40,74 @@ impl Image {
     /// Makes an image of these layers, with such a `config` in its configuration, and the contents of its blobs.
     #[must_use]
     pub fn of_layers(layers: impl IntoIterator<Item = Content>, config: &Value) -> (Self, Vec<(Digest, Content)>) {
+        Self::of_platform("amd64", layers, config)
+    }
+
+    /// The same for Linux on another architecture, in Go's words.
+    #[must_use]
+    pub fn of_platform(
+        architecture: &str,
+        layers: impl IntoIterator<Item = Content>,
+        config: &Value,
+    ) -> (Self, Vec<(Digest, Content)>) {
+        let layers: Vec<_> = layers.into_iter().map(|content| (IMAGE_LAYER_MEDIA_TYPE, content)).collect();
+        let diff_ids: Vec<String> = layers.iter().map(|(_, layer)| layer.digest().to_string()).collect();
+        let config = json!({
+            "architecture": architecture, "os": "linux", "config": config,
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        let config = (IMAGE_CONFIG_MEDIA_TYPE, Content::bytes(config.to_string()));
+        Self::of_parts(&json!({"mediaType": OCI_IMAGE_MEDIA_TYPE}), layers, config)
+    }
+
+    /// Makes an artifact of files with media types of their own, as `oras push` does: its configuration is the empty one.
+    #[must_use]
+    pub fn artifact<'a>(
+        artifact_type: &str,
+        files: impl IntoIterator<Item = (&'a str, Content)>,
+    ) -> (Self, Vec<(Digest, Content)>) {
+        let config = ("application/vnd.oci.empty.v1+json", Content::bytes("{}"));
+        Self::of_parts(&json!({"mediaType": OCI_IMAGE_MEDIA_TYPE, "artifactType": artifact_type}), files, config)
+    }
+
+    fn of_parts<'a>(
+        head: &Value,
+        layers: impl IntoIterator<Item = (&'a str, Content)>,
+        config: (&str, Content),
+    ) -> (Self, Vec<(Digest, Content)>) {
         let mut blobs = Vec::new();
-        let mut descriptor = |media_type: &str, content: Content| {
+        let mut descriptor = |(media_type, content): (&str, Content)| {
             let (digest, size_bytes) = (content.digest(), content.len());
             blobs.push((digest, content));
             Descriptor { media_type: media_type.into(), digest, size_bytes, elsewhere: false }
         };
-        let layers: Vec<_> = layers.into_iter().map(|content| descriptor(IMAGE_LAYER_MEDIA_TYPE, content)).collect();
-        let diff_ids: Vec<String> = layers.iter().map(|layer| layer.digest.to_string()).collect();
-        let config = json!({
-            "architecture": "amd64", "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        });
-        let config = descriptor(IMAGE_CONFIG_MEDIA_TYPE, Content::bytes(config.to_string()));
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_IMAGE_MEDIA_TYPE,
-            "config": written(&config),
-            "layers": layers.iter().map(written).collect::<Vec<_>>(),
-        });
+        let layers: Vec<_> = layers.into_iter().map(&mut descriptor).collect();
+        let config = descriptor(config);
+        let mut manifest = head.clone();
+        manifest["schemaVersion"] = 2.into();
+        manifest["config"] = written(&config);
+        manifest["layers"] = layers.iter().map(written).collect();
         let manifest = Bytes::from(manifest.to_string());
         let digest = Content::bytes(manifest.clone()).digest();
         (Self { digest, manifest, media_type: OCI_IMAGE_MEDIA_TYPE, config, layers }, blobs)
+    }
+
+    /// The manifest of an index of images, each for its platform.
+    #[must_use]
+    pub fn index(images: &[(Platform, &Self)]) -> Bytes {
+        let child = |(platform, image): &(Platform, &Self)| {
+            let mut runs_on = json!({"os": platform.os, "architecture": platform.architecture});
+            if let Some(variant) = &platform.variant {
+                runs_on["variant"] = json!(variant);
+            }
+            json!({
+                "mediaType": image.media_type, "digest": image.digest.to_string(), "size": image.manifest.len(),
+                "platform": runs_on,
+            })
+        };
+        let children: Vec<_> = images.iter().map(child).collect();
+        let index = json!({"schemaVersion": 2, "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE, "manifests": children});
+        index.to_string().into()
     }
 
     /// The bytes of all its blobs.

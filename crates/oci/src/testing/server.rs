@@ -152,21 +152,7 @@ impl Registry {
 
     /// Pushes an index of images.
     pub fn push_index(&self, repository: &Repository, tag: &str, images: &[(Platform, &Image)]) -> Digest {
-        let children: Vec<_> = images
-            .iter()
-            .map(|(platform, image)| {
-                let mut platform_json = json!({"os": platform.os, "architecture": platform.architecture});
-                if let Some(variant) = &platform.variant {
-                    platform_json["variant"] = json!(variant);
-                }
-                json!({
-                    "mediaType": image.media_type, "digest": image.digest.to_string(), "size": image.manifest.len(),
-                    "platform": platform_json,
-                })
-            })
-            .collect();
-        let index = json!({"schemaVersion": 2, "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE, "manifests": children});
-        self.push_manifest(repository, Some(tag), OCI_IMAGE_INDEX_MEDIA_TYPE, index.to_string().into())
+        self.push_manifest(repository, Some(tag), OCI_IMAGE_INDEX_MEDIA_TYPE, Image::index(images))
     }
 
     /// Pushes any manifest.
