@@ -5,6 +5,9 @@
 //! unspecified, multicast and reserved addresses, and the clouds' metadata servers. They are refused unless the registry itself is
 //! configured there, or the configuration names them.
 //!
+//! Plain http is for a registry that is configured so, and its host: what is in clear on the way to one of its ports is no more so on the way to another,
+//! where its token server or its storage may be. Elsewhere it stays refused.
+//!
 //! State: the configuration.
 //! Invariants: a [`Hop`] exists only for a URL that passed. The registry's own credentials go only where [`Door::Registry`] leads. Behind
 //! [`Door::Elsewhere`] each address is checked when it is connected to, on the answer that is then used, so a second DNS answer
@@ -66,7 +69,7 @@ pub enum Door {
     Registry,
     /// A host that the configuration names: any address.
     Allowed,
-    /// Any other host: only addresses that [`check_address`] lets pass.
+    /// Any other host, or another port of the registry's: only addresses that [`check_address`] lets pass.
     Elsewhere,
 }
 
@@ -118,7 +121,7 @@ impl Guard {
         } else if self.allowed.contains(&authority(&url)) {
             Door::Allowed
         } else {
-            if url.scheme() == "http" {
+            if url.scheme() == "http" && !self.is_own_plain_host(&url) {
                 return Err(refused(Reason::PlainHttp));
             }
             if self.proxies.iter().any(|proxy| url.host_str() == Some(proxy)) {
@@ -133,6 +136,11 @@ impl Guard {
             Door::Elsewhere
         };
         Ok(Hop { url, door })
+    }
+
+    /// Whether it is the host of a registry that is itself on plain http, at whatever port.
+    fn is_own_plain_host(&self, url: &Url) -> bool {
+        self.own.scheme() == "http" && url.host() == self.own.host()
     }
 
     fn is_own(&self, url: &Url) -> bool {
@@ -410,6 +418,13 @@ mod tests {
         for url in &table {
             assert!(reason(&guard, url).is_some(), "{url} passed");
         }
+        // Nor may a registry on plain http send us there, be it by http.
+        let guard = self::guard("http://plain.example:5000/", &[]);
+        for url in &table {
+            assert!(reason(&guard, url).is_some(), "{url} passed");
+            let plain = url.replacen("https:", "http:", 1);
+            assert!(reason(&guard, &plain).is_some(), "{plain} passed");
+        }
     }
 
     #[test]
@@ -440,10 +455,56 @@ mod tests {
         assert_eq!(reason(&guard, "http://127.0.0.1:5000/token"), None);
         assert_eq!(reason(&guard, "http://2130706433:5000/token"), None);
         assert_eq!(reason(&guard, "http://127.0.0.1:5001/token"), None);
-        assert_eq!(reason(&guard, "http://127.0.0.1:10250/pods"), Some(Reason::PlainHttp));
-        assert_eq!(reason(&guard, "https://127.0.0.1:10250/pods"), Some(Reason::Loopback));
+        for elsewhere in ["http://127.0.0.1:10250/pods", "https://127.0.0.1:10250/pods", "http://2130706433:10250/pods"]
+        {
+            assert_eq!(reason(&guard, elsewhere), Some(Reason::Loopback), "{elsewhere}");
+        }
+        assert_eq!(reason(&guard, "http://127.0.0.2:5000/token"), Some(Reason::PlainHttp));
+        assert_eq!(reason(&guard, "http://[::1]:10250/pods"), Some(Reason::PlainHttp));
         assert_eq!(reason(&guard, "http://example.com/"), Some(Reason::PlainHttp));
         assert_eq!(reason(&guard, "https://example.com/"), None);
+    }
+
+    #[test]
+    fn plain_http_is_for_the_host_that_is_configured_so() {
+        let plain = guard("http://registry.lan:5000/", &[]);
+        for (url, door) in [
+            ("/token", Door::Registry),
+            ("http://registry.lan:5001/token", Door::Elsewhere),
+            ("HTTP://Registry.LAN/token?service=x", Door::Elsewhere),
+            ("https://registry.lan:5001/token", Door::Elsewhere),
+            ("https://auth.lan/token", Door::Elsewhere),
+        ] {
+            assert_eq!(plain.follow(&plain.own, url).map(|hop| hop.door()), Ok(door), "{url}");
+        }
+        for other in [
+            "http://auth.lan:5001/token",
+            "http://registry.lan.:5001/token",
+            "http://a.registry.lan:5001/token",
+            "http://registry.lan.example:5001/token",
+            "http://registry.la:5001/token",
+            "//auth.lan:5000/token",
+            "http://10.0.0.1:5001/token",
+            "http://169.254.169.254/latest/meta-data",
+            "http://metadata.google.internal/computeMetadata/v1/",
+        ] {
+            assert_eq!(reason(&plain, other), Some(Reason::PlainHttp), "{other}");
+        }
+        assert_eq!(reason(&plain, "http://registry.lan@auth.lan:5001/token"), Some(Reason::UserInfo));
+        // Once it has led to https there is no way back.
+        let storage = "https://storage.lan/".parse().unwrap();
+        let back = plain.follow(&storage, "http://registry.lan:5001/x").unwrap_err();
+        assert_eq!(back.reason, Reason::Downgrade);
+        // By its address the same; and its port alone makes no host.
+        let address = guard("http://10.77.0.3:5000/", &[]);
+        assert_eq!(
+            address.follow(&address.own, "http://10.77.0.3:5001/token").map(|hop| hop.door()),
+            Ok(Door::Elsewhere)
+        );
+        assert_eq!(reason(&address, "http://10.77.0.4:5000/token"), Some(Reason::PlainHttp));
+        // A registry on https says nothing about plain http, its own host's included.
+        let secure = guard("https://registry.lan:5000/", &[]);
+        assert_eq!(reason(&secure, "http://registry.lan:5001/token"), Some(Reason::Downgrade));
     }
 
     #[test]

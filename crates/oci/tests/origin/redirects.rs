@@ -104,7 +104,7 @@ async fn where_the_guard_says_no_nobody_goes() {
     let digest = registry.push_blob(&app(), Content::random(1, 1000));
     let here = inner.address();
     let cases = [
-        (format!("http://{here}/v2/"), Reason::PlainHttp),
+        (format!("http://{here}/v2/"), Reason::Loopback),
         (format!("https://{here}/v2/"), Reason::Loopback),
         ("https://169.254.169.254/latest/meta-data/".into(), Reason::LinkLocal),
         ("https://metadata.google.internal/".into(), Reason::Name),
