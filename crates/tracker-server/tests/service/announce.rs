@@ -10,7 +10,7 @@ use shoal_wire::{Announce, AnnounceEvent, Directive, LeaseRequest, LeaseState, N
 
 use crate::harness::{Bare, Cluster, digest, started};
 
-fn links(identity: &NodeIdentity, epoch: u64) -> SignedLinks {
+pub(crate) fn links(identity: &NodeIdentity, epoch: u64) -> SignedLinks {
     let announce = started(digest(7));
     let geometry = Geometry::new(announce.size_bytes, ChunkSize::for_blob(announce.size_bytes)).unwrap();
     let run = LinkRun::single(ChunkIndex::new(0), Link::initial(Algorithm::Sha256));
@@ -19,7 +19,7 @@ fn links(identity: &NodeIdentity, epoch: u64) -> SignedLinks {
     SignedLinks { batch, publisher: identity.node(), signature }
 }
 
-fn report(epoch: u64, links: Vec<SignedLinks>) -> Announce {
+pub(crate) fn report(epoch: u64, links: Vec<SignedLinks>) -> Announce {
     let lease = LeaseRequest::Holding { epoch, frontier: ChunkIndex::new(1), backlog: 0 };
     Announce { event: AnnounceEvent::Progress, lease, links, ..started(digest(7)) }
 }

@@ -7,12 +7,14 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use shoal_wire::codec::encode_announces;
+use shoal_wire::codec::{decode_outcomes, encode_announces};
+use shoal_wire::{Announce, LeaseState};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::{Bare, Cluster, LONG, digest, started};
+use crate::announce::{links, report};
+use crate::harness::{Bare, Cluster, LONG, Running, digest, started};
 
 #[test]
 fn garbage_is_refused_and_leaves_nothing() {
@@ -54,6 +56,101 @@ fn garbage_is_refused_and_leaves_nothing() {
         node.stop().await;
         tracker.stop().await;
     });
+}
+
+/// What a tracker knows of blobs and who has them, and of whom it thinks badly.
+async fn known(tracker: &Running) -> String {
+    let status = tracker.handle.snapshot(100, 0).await.unwrap();
+    let blobs = status.blobs.iter().map(|blob| (blob.key, blob.members, blob.seeds, blob.lead, blob.epoch, blob.chain));
+    format!("{:?}", (status.memberships, blobs.collect::<Vec<_>>(), &status.banned, status.counters.leases_granted))
+}
+
+/// How many announces were refused, with those whose links are forged.
+async fn refused(tracker: &Running) -> u64 {
+    let refused = tracker.handle.snapshot(0, 0).await.unwrap().counters.refused;
+    refused.values().sum::<u64>() + counted(tracker, "shoal_tracker_forged_links_total", "")
+}
+
+/// How many requests with announces were answered so.
+fn answered(tracker: &Running, status: u16) -> u64 {
+    counted(tracker, "shoal_tracker_requests_total{route=\"/v1/announce\"", &format!("status=\"{status}\""))
+}
+
+fn counted(tracker: &Running, metric: &str, label: &str) -> u64 {
+    let metrics = tracker.metrics();
+    let samples = metrics.lines().filter(|line| line.starts_with(metric) && line.contains(label));
+    samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn an_announce_that_nobody_may_make_is_refused_and_counted_and_changes_nothing() {
+    let cluster = Cluster::new();
+    let tracker = cluster.tracker().await;
+    let [a, b] = [cluster.node("a", &tracker).await, cluster.node("b", &tracker).await];
+    let [lead, other] = [a.identity().await, b.identity().await];
+    let granted = a.client.announce(&[started(digest(7))]).await.remove(0).unwrap();
+    let LeaseState::Granted(grant) = granted.reply.lease else { panic!("{:?}", granted.reply.lease) };
+    let genuine = report(grant.epoch, vec![links(&lead, grant.epoch)]);
+    assert!(a.client.announce(std::slice::from_ref(&genuine)).await[0].is_ok());
+    assert!(b.client.announce(&[started(digest(7))]).await[0].is_ok());
+    let before = known(&tracker).await;
+    let bare = Bare::as_node(tracker.address, &other).await;
+    let body = |announce: &Announce| encode_announces([(1, announce)]).unwrap().to_vec();
+
+    // Malformed and oversized requests: of a blob that would be news.
+    let good = body(&started(digest(2)));
+    let mut longer = good.clone();
+    longer.push(0);
+    let many = encode_announces((0..4_097).map(|id| (id, &genuine))).unwrap().to_vec();
+    for (what, bytes, status) in [
+        ("nothing", Vec::new(), 400),
+        ("cut off", good[..good.len() - 1].to_vec(), 400),
+        ("more behind it", longer, 400),
+        ("another format", b"{\"digest\": \"sha256:00\"}".to_vec(), 400),
+        ("too many", many, 400),
+        ("too long", vec![0; (8 << 20) + 1], 413),
+    ] {
+        let counted = answered(&tracker, status);
+        assert_eq!(bare.ask("POST", "/v1/announce", bytes).await.unwrap().0, status, "{what}");
+        assert_eq!(answered(&tracker, status), counted + 1, "{what}");
+        assert_eq!(known(&tracker).await, before, "{what}");
+    }
+
+    // Well-formed ones that can't be, or that are another node's: what the lead has announced, sent again by somebody else, and the like.
+    let huge = Announce { size_bytes: u64::MAX, ..started(digest(2)) };
+    let resized = Announce { size_bytes: 1, ..started(digest(7)) };
+    let never_held = report(grant.epoch, vec![links(&other, grant.epoch)]);
+    for (what, announce) in
+        [("huge", huge), ("replayed", genuine.clone()), ("never held", never_held), ("resized", resized)]
+    {
+        let counted = refused(&tracker).await;
+        let (status, answer) = bare.ask("POST", "/v1/announce", body(&announce)).await.unwrap();
+        let outcome = decode_outcomes(&answer).unwrap().remove(0).1;
+        assert!(status == 200 && outcome.is_err(), "{what}: {status} {outcome:?}");
+        assert_eq!(refused(&tracker).await, counted + 1, "{what}");
+        assert_eq!(known(&tracker).await, before, "{what}");
+    }
+    // Its own sender may say the same again, and nothing comes of it.
+    assert!(a.client.announce(&[genuine]).await[0].is_ok());
+    assert_eq!(known(&tracker).await, before);
+
+    // A stranger's, and one with the certificate of another cluster.
+    let stranger = Bare::connect(tracker.address, cluster.authority.trust(), None).await;
+    assert_eq!(stranger.ask("POST", "/v1/announce", good.clone()).await.unwrap().0, 401);
+    assert_eq!(answered(&tracker, 401), 1);
+    let elsewhere = Cluster::new();
+    let its_tracker = elsewhere.tracker().await;
+    let foreigner = elsewhere.node("a", &its_tracker).await;
+    let its = foreigner.identity().await;
+    let bare = Bare::connect(tracker.address, cluster.authority.trust(), Some((its.chain(), its.key()))).await;
+    assert!(bare.ask("POST", "/v1/announce", good).await.is_err(), "there is no handshake");
+    assert!(tracker.metrics().contains(r#"connections_refused_total{reason="handshake"} 1"#), "{}", tracker.metrics());
+    assert_eq!(known(&tracker).await, before);
+    for node in [a, b, foreigner] {
+        node.stop().await;
+    }
+    its_tracker.stop().await;
+    tracker.stop().await;
 }
 
 #[tokio::test]
