@@ -34,6 +34,21 @@ pub enum Auth {
     Open,
     /// Who has a name and a password: a line as `htpasswd -B` writes it.
     Htpasswd(String),
+    /// Who has a token of a token server.
+    Token(TokenIssuer),
+}
+
+/// A token server, as its registry knows it.
+#[derive(Clone, Debug)]
+pub struct TokenIssuer {
+    /// Where tokens are to be had.
+    pub realm: String,
+    /// What it calls itself in them.
+    pub issuer: String,
+    /// For whom they are.
+    pub service: String,
+    /// The certificate whose key signs them.
+    pub certificate_pem: String,
 }
 
 /// A registry that can be started.
@@ -52,13 +67,20 @@ impl DockerRegistry {
         Self::with_auth(directory, listen, &Auth::Open)
     }
 
+    /// The program, fetched first if this machine doesn't have it yet.
+    ///
+    /// # Errors
+    /// If it can't be had; in one line, with what to do.
+    pub fn program() -> Result<PathBuf> {
+        Ok(debian::package("docker-registry")?.join("usr/bin/docker-registry"))
+    }
+
     /// The same for those who may read it.
     ///
     /// # Errors
     /// If the program can't be had, or the directory not be written.
     pub fn with_auth(directory: &Path, listen: SocketAddr, auth: &Auth) -> Result<Self> {
-        let program = debian::package("docker-registry")?.join("usr/bin/docker-registry");
-        let registry = Self { program, directory: directory.to_owned() };
+        let registry = Self { program: Self::program()?, directory: directory.to_owned() };
         let text = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: false}}}}\n\
              storage:\n  filesystem: {{rootdirectory: \"{}\", maxthreads: 200}}\n  cache: {{blobdescriptor: inmemory}}\n\
@@ -143,6 +165,20 @@ impl DockerRegistry {
         bytes.sum()
     }
 
+    /// Requests of a program (`containerd/`, `shoal/`) that weren't refused for want of credentials, in what it has logged.
+    #[must_use]
+    pub fn admitted(log: &str, program: &str) -> u64 {
+        let requests = log.lines().filter(|line| !line.starts_with("time="));
+        let admitted = requests.filter(|line| {
+            let mut parts = line.split('"');
+            let status = parts.nth(2).unwrap_or_default().trim();
+            // Of what is behind the status there is the referrer first.
+            let agent = parts.nth(2).unwrap_or_default();
+            agent.starts_with(program) && !status.starts_with("401")
+        });
+        admitted.map(|_| 1).sum()
+    }
+
     /// Its command line.
     #[must_use]
     pub fn command(&self) -> Vec<OsString> {
@@ -157,6 +193,14 @@ impl DockerRegistry {
                 let file = self.directory.join("htpasswd");
                 write(&file, line.as_bytes())?;
                 format!("auth: {{htpasswd: {{realm: registry, path: \"{}\"}}}}\n", file.display())
+            }
+            Auth::Token(TokenIssuer { realm, issuer, service, certificate_pem }) => {
+                let file = self.directory.join("tokens.crt");
+                write(&file, certificate_pem.as_bytes())?;
+                format!(
+                    "auth: {{token: {{realm: \"{realm}\", service: \"{service}\", issuer: \"{issuer}\", rootcertbundle: \"{}\"}}}}\n",
+                    file.display()
+                )
             }
         })
     }
@@ -209,6 +253,17 @@ mod tests {
     use super::*;
     use crate::nodes;
     use crate::processes::Fleet;
+
+    #[test]
+    fn who_was_let_in_is_in_the_log() {
+        let log = "time=\"2026-11-22T06:31:15Z\" level=info msg=\"authorized request\" http.request.useragent=shoal/1\n\
+            10.0.0.1 - - [22/Nov/2026:06:31:15 +0000] \"GET /v2/a/manifests/1 HTTP/1.1\" 401 144 \"\" \"shoal/0.1.0\"\n\
+            10.0.0.1 - - [22/Nov/2026:06:31:16 +0000] \"GET /v2/a/manifests/1 HTTP/1.1\" 200 91 \"\" \"shoal/0.1.0\"\n\
+            10.0.0.1 - - [22/Nov/2026:06:31:16 +0000] \"GET /v2/a/manifests/2 HTTP/1.1\" 404 91 \"\" \"shoal/0.1.0\"\n\
+            10.0.0.1 - - [22/Nov/2026:06:31:17 +0000] \"GET /v2/a/manifests/1 HTTP/1.1\" 200 91 \"\" \"containerd/1.6\"\n";
+        assert_eq!(DockerRegistry::admitted(log, "shoal/"), 2);
+        assert_eq!(DockerRegistry::admitted(log, "containerd/"), 1);
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn an_image_that_is_written_into_the_storage_can_be_pulled() {

@@ -13,6 +13,7 @@
 //! is terminating: tests that need such an object make it.
 
 mod access;
+mod audit;
 pub(crate) mod certificates;
 pub(crate) mod commands;
 
@@ -31,6 +32,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 pub use access::Access;
+pub use audit::Write;
 
 use crate::nodes::free_ports;
 use crate::processes::Fleet;
@@ -103,7 +105,9 @@ impl ControlPlane {
         let mut fleet = Fleet::new(directory).sharing_signals();
         fleet.start(ETCD, &commands::etcd(&programs.etcd, &directory.join("etcd"), etcd))?;
         fleet.until(ETCD, PATIENCE, async || TcpStream::connect(etcd).await.is_ok()).await?;
-        fleet.start(API_SERVER, &commands::api_server(&programs.api_server, directory, etcd, address, address.ip()))?;
+        let mut command = commands::api_server(&programs.api_server, directory, etcd, address, address.ip());
+        command.extend(audit::keep(directory)?);
+        fleet.start(API_SERVER, &command)?;
         let mut started = Self { fleet, scratch, address, authority };
         let client = started.admin()?.client().await?;
         let is_ready = async || {
@@ -182,6 +186,14 @@ impl ControlPlane {
             sleep(LOOK).await;
         }
         Ok(())
+    }
+
+    /// What service accounts have written since it began, by its audit log.
+    ///
+    /// # Errors
+    /// If the log can't be read.
+    pub fn writes(&self) -> Result<Vec<Write>> {
+        audit::writes(self.scratch.path())
     }
 
     /// Ends it in order. Dropping it ends it as well, as a crash would.

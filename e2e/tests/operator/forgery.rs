@@ -11,7 +11,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shoal_tracker_server::client::NodeIdentity;
 
 use crate::bare::Shown;
@@ -31,8 +31,13 @@ fn signed(genuine: &str, key: &KeyPair, change: impl FnOnce(&mut Value)) -> Stri
     let claims = genuine.split('.').nth(1).unwrap();
     let mut claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
     change(&mut claims);
-    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
-    let signed = format!("{}.{}", part(r#"{"alg":"ES256","typ":"JWT"}"#), part(&claims.to_string()));
+    web_token(&json!({"alg": "ES256", "typ": "JWT"}), &claims, key)
+}
+
+/// A web token that this key of P-256 signs.
+pub(crate) fn web_token(header: &Value, claims: &Value, key: &KeyPair) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(header), part(claims));
     let signature = key.sign(signed.as_bytes()).unwrap();
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(fixed(&signature)))
 }

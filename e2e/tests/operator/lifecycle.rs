@@ -1,9 +1,7 @@
 //! An artifact's life: pushed, moved, joined, edited, deleted; by agents that are processes, out of a docker-registry, while the operator is killed in
 //! between.
 
-use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use kube::Api;
@@ -11,17 +9,17 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use shoal_api::ArtifactStatus;
 use shoal_api::kube::Swarm;
-use shoal_e2e::nodes::{self, Node, Tracker};
+use shoal_e2e::nodes;
 use shoal_e2e::processes::Fleet;
 use shoal_e2e::registry::DockerRegistry;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::agents::{AgentProcess, Place};
 use crate::process::Process;
 use crate::reconcile::{holds, swarm};
-use crate::world::{AGENT, AUDIENCE, LONG, World};
+use crate::world::{LONG, World};
 
-const LAB: &str = env!("CARGO_BIN_EXE_shoal-lab");
 const LAYERS: [u64; 2] = [3 << 20, 1 << 20];
 /// How often the tag is looked up: as often as a Swarm may want it.
 const RESOLVE_SECONDS: u64 = 10;
@@ -29,7 +27,6 @@ const RESOLVE_SECONDS: u64 = 10;
 struct Scene {
     world: World,
     fleet: Fleet,
-    directory: PathBuf,
     swarms: Api<Swarm>,
 }
 
@@ -37,25 +34,8 @@ impl Scene {
     /// Starts an agent on a node of its own, as a DaemonSet does.
     async fn agent(&mut self, number: u8) {
         let (name, ip) = (format!("node-{number}"), Ipv4Addr::new(127, 0, 7, number));
-        self.world.node(&name, "zone-1", ip).await;
-        let pod = self.world.pod(&format!("agent-{number}"), AGENT, Some(&name)).await;
-        let file = |kind: &str, text: &str| {
-            let path = self.directory.join(format!("{name}-{kind}"));
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let token = file("token", &self.world.token_of(&pod, AUDIENCE).await);
-        let ca = file("ca.crt", &self.world.bundle().await);
-        let own: Vec<SocketAddr> = nodes::free_ports(IpAddr::V4(ip), 3).unwrap();
-        let data = self.directory.join(&name);
-        let node = Node { name, mirror: own[0], peers: own[1], admin: own[2], data, rate: None };
-        let listen = self.world.tracker_of(1);
-        let tracker = Tracker { listen, swarm: PathBuf::new(), token, data: PathBuf::new() };
-        let mut command = node.command(Path::new(LAB), &tracker);
-        command.insert(1, "agent".into());
-        command.extend([OsString::from("--ca-file"), ca.into()]);
-        self.fleet.start(&node.name, &command).unwrap();
-        self.fleet.until(&node.name, LONG, async || node.is_ready().await).await.unwrap();
+        let place = Place { name: &name, ip, rate: None, replicas: &[1] };
+        AgentProcess::start(&self.world, &mut self.fleet, &place, &[]).await;
     }
 
     async fn artifact(&self) -> ArtifactStatus {
@@ -97,7 +77,7 @@ async fn an_artifact_comes_moves_and_goes_while_the_operator_is_killed_in_betwee
     fleet.until("registry", LONG, async || TcpStream::connect(listen).await.is_ok()).await.unwrap();
     let swarms: Api<Swarm> = Api::all(world.admin.clone());
     let operator = Process::start(&world, 1).await;
-    let mut scene = Scene { world, fleet, directory, swarms };
+    let mut scene = Scene { world, fleet, swarms };
     scene.agent(1).await;
     scene.agent(2).await;
 
@@ -149,7 +129,7 @@ async fn an_artifact_comes_moves_and_goes_while_the_operator_is_killed_in_betwee
     println!("deleted while the operator was dead, from its restart on: {:.1} s", began.elapsed().as_secs_f64());
     assert!(began.elapsed() < Duration::from_secs(60), "the agents let go of it");
     for number in 1..=3 {
-        let pins = scene.directory.join(format!("node-{number}/pins.json"));
+        let pins = scene.world.control_plane.directory().join(format!("node-{number}/agent/pins.json"));
         let let_go = async || std::fs::read_to_string(&pins).is_ok_and(|pins| !pins.contains("model"));
         scene.world.until("its pins are gone", let_go).await;
     }

@@ -3,10 +3,12 @@
 //! It takes etcd and kube-apiserver (`cargo xtask cluster tools`); where they can't be had, that is said, and all is skipped. The operator runs with the
 //! permissions of a service account, those that an installation gives it.
 
+mod agents;
 mod authority;
 mod bare;
 mod forgery;
 mod identity;
+mod idle;
 mod lifecycle;
 mod listener;
 mod namespace;
@@ -16,4 +18,6 @@ mod process;
 mod reconcile;
 mod replicas;
 mod secrets;
+mod token_server;
+mod transfer;
 mod world;

@@ -6,6 +6,21 @@ use std::process::Command;
 
 use crate::world;
 
+/// Has everybody who sends from this port share a rate. Says so, where that can't be had.
+pub(crate) fn limit(port: u16, rate: &str) -> bool {
+    let lines = [
+        "qdisc add dev lo root handle 1: htb default 1".to_owned(),
+        "class add dev lo parent 1: classid 1:1 htb rate 20gbit".to_owned(),
+        format!("class add dev lo parent 1: classid 1:2 htb rate {rate} burst 128k"),
+        format!("filter add dev lo parent 1: protocol ip u32 match ip sport {port} 0xffff flowid 1:2"),
+    ];
+    let done = lines.iter().all(|line| Command::new("tc").args(line.split(' ')).status().is_ok_and(|s| s.success()));
+    if !done {
+        eprintln!("SKIPPED: what has a rate: it takes tc and a kernel with htb to give port {port} one");
+    }
+    done
+}
+
 /// Says to the child that it is one.
 const INSIDE: &str = "SHOAL_TEST_IN_NAMESPACE";
 

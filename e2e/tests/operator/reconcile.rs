@@ -30,14 +30,14 @@ pub(crate) fn holds(swarm: &Swarm, kind: &str) -> Option<String> {
     conditions.filter(|condition| condition.kind == kind).find(holds).map(|condition| condition.reason.clone())
 }
 
-async fn holder(world: &World) -> Option<String> {
+pub(crate) async fn holder(world: &World) -> Option<String> {
     let leases: Api<Lease> = world.api();
     let lease = leases.get_opt("shoal-operator").await.unwrap()?;
     lease.spec?.holder_identity.filter(|holder| !holder.is_empty())
 }
 
 /// Every Swarm's version, and how many events there are.
-async fn versions(world: &World) -> (BTreeMap<String, String>, usize) {
+pub(crate) async fn versions(world: &World) -> (BTreeMap<String, String>, usize) {
     let swarms: Api<Swarm> = Api::all(world.admin.clone());
     let swarms = swarms.list(&ListParams::default()).await.unwrap();
     let version = |swarm: Swarm| (swarm.metadata.name.unwrap(), swarm.metadata.resource_version.unwrap());
@@ -62,7 +62,7 @@ async fn kubectl(world: &World, arguments: &[&str]) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn people_see_how_swarms_are_and_nothing_is_written_when_nothing_happens() {
+async fn people_see_how_swarms_are() {
     let Some(world) = World::start().await else { return };
     world.node("node-a", "zone-1", Ipv4Addr::new(10, 1, 0, 1)).await;
     let mut replica = world.operator(1).await;
@@ -72,25 +72,22 @@ async fn people_see_how_swarms_are_and_nothing_is_written_when_nothing_happens()
         swarms.create(&PostParams::default(), &swarm(name, spec)).await.unwrap();
     };
     let nobody = json!({"matchLabels": {"no": "where"}});
-    for ix in 0..48 {
-        let registry = json!({"host": format!("r{ix}.example")});
-        create(&format!("swarm-{ix:02}"), json!({"registries": [registry], "nodeSelector": nobody})).await;
-    }
+    create("nowhere", json!({"registries": [{"host": "n.example"}], "nodeSelector": nobody})).await;
     let closed = world.closed_port();
     let unreachable = json!([{"host": closed, "endpoint": format!("http://{closed}")}]);
     let artifact = json!({"name": "a", "reference": format!("{closed}/a:1")});
     create("unreachable", json!({"registries": unreachable, "artifacts": [artifact]})).await;
     create("everywhere", json!({"registries": [{"host": "e.example"}]})).await;
 
-    if kubectl(&world, &["wait", "--for=condition=Ready", "swarm/swarm-00", "--timeout=120s"]).await.is_some() {
-        let columns = kubectl(&world, &["get", "sw", "swarm-00", "-o", "wide"]).await.unwrap();
+    if kubectl(&world, &["wait", "--for=condition=Ready", "swarm/nowhere", "--timeout=120s"]).await.is_some() {
+        let columns = kubectl(&world, &["get", "sw", "nowhere", "-o", "wide"]).await.unwrap();
         let mut lines = columns.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let names = lines.next().unwrap();
         let expected = ["NAME", "READY", "NODES", "ARTIFACTS", "SAVED", "MODE", "AGE", "REASON", "ORIGIN", "PEERS"];
         assert_eq!(names, expected);
         // SAVED is empty: nothing has moved.
         let values = lines.next().unwrap();
-        assert_eq!((&values[..5], values[6]), (&["swarm-00", "True", "0/0", "0/0", "Auto"][..], "NoNodes"));
+        assert_eq!((&values[..5], values[6]), (&["nowhere", "True", "0/0", "0/0", "Auto"][..], "NoNodes"));
         let described = kubectl(&world, &["describe", "swarm", "unreachable"]).await.unwrap();
         assert!(described.contains("OriginUnreachable") || described.contains("Resolving"), "{described}");
     }
@@ -125,12 +122,6 @@ async fn people_see_how_swarms_are_and_nothing_is_written_when_nothing_happens()
         })
         .await;
 
-    let idle = std::env::var("SHOAL_TEST_IDLE_SECONDS").map_or(15, |seconds| seconds.parse().unwrap());
-    sleep(Duration::from_secs(2)).await;
-    let before = versions(&world).await;
-    sleep(Duration::from_secs(idle)).await;
-    assert_eq!(versions(&world).await, before);
-    println!("50 Swarms, idle for {idle} s: 0 writes");
     replica.operator.stop().await;
     assert_eq!(holder(&world).await, None, "who stops gives the Lease up");
     world.end().await;

@@ -10,6 +10,7 @@ use shoal_tracker_server::Handle;
 use shoal_tracker_server::client::Event;
 use tokio::time::timeout;
 
+use crate::agents::get;
 use crate::namespace;
 use crate::world::{AGENT, AUDIENCE, Agent, LONG, World, object};
 
@@ -23,15 +24,6 @@ async fn event(agent: &mut Agent, wanted: impl Fn(&Event) -> bool) {
         panic!("the client has ended");
     };
     timeout(LONG, next).await.expect("the event comes");
-}
-
-async fn get(address: std::net::SocketAddr, path: &str) -> String {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
 }
 
 fn names(tracker: &Handle) -> Vec<String> {
