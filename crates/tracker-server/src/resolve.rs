@@ -10,6 +10,8 @@
 //!                         └──────────────── ask, expired ───────────────────┘
 //! ```
 //!
+//! A tag's answer is one about its digest, too: pods that name the digest start while the origin is down, whatever its outage policy says of tags.
+//!
 //! State: a bounded table of names: the last good answer, the verdict that holds now, the question under way; and until when a
 //! registry wants to be left alone.
 //! Invariants: at most one question per name is under way, and it goes on when those who asked have left. Nothing is asked of a
@@ -88,10 +90,16 @@ impl ImageName {
         self.reference.parse().ok()
     }
 
-    /// Where the name belongs among the replicas: as a digest of these bytes would.
+    /// The same manifest by its digest.
+    fn by(&self, digest: &Digest) -> Self {
+        Self { reference: digest.to_string().into(), ..self.clone() }
+    }
+
+    /// Where the name belongs among the replicas: as a digest of these bytes would. All names of a repository are one replica's, so that who knows a
+    /// tag knows its digest.
     pub(crate) fn place(&self) -> Digest {
         use sha2::Digest as _;
-        let text = format!("{}\0{}\0{}", self.registry, self.repository, self.reference);
+        let text = format!("{}\0{}", self.registry, self.repository);
         Digest::Sha256(sha2::Sha256::digest(text.as_bytes()).into())
     }
 }
@@ -365,6 +373,11 @@ impl Resolver {
         if let Err(ResolveError::Busy { retry_after }) = &answered {
             table.remember_busy(name.registry(), now, (*retry_after).min(MAX_RETRY_AFTER));
         }
+        if let Ok(resolved) = &answered
+            && name.digest().is_none()
+        {
+            table.remember_digest(name.by(&resolved.digest), resolved, clock, self.max_names);
+        }
         let entry = table.names.entry(name.clone()).or_default();
         entry.question = None;
         let (known, holds) = match answered {
@@ -378,8 +391,9 @@ impl Resolver {
                     ResolveError::Busy { retry_after } => (*retry_after).clamp(Duration::from_secs(1), MAX_RETRY_AFTER),
                     _ => OUTAGE_HOLDS,
                 };
-                let last_will_do = policy.outage == OutagePolicy::LastResolved && entry.last.is_some();
-                (if last_will_do { Ok(()) } else { Err(error) }, holds)
+                // A digest never means anything else.
+                let last_will_do = policy.outage == OutagePolicy::LastResolved || name.digest().is_some();
+                (if last_will_do && entry.last.is_some() { Ok(()) } else { Err(error) }, holds)
             }
             // It is the server that is busy: the next one who asks tries again.
             Err(ResolveError::Overloaded) => (Err(ResolveError::Overloaded), Duration::ZERO),
@@ -431,6 +445,16 @@ impl Table {
         let youngest = idle[(idle.len() / 16).min(idle.len() - 1)];
         self.names.retain(|_, name| name.question.is_some() || name.used > youngest);
         true
+    }
+
+    /// What a tag means is an answer about its digest as well, for when the origin can't give one.
+    fn remember_digest(&mut self, name: ImageName, resolved: &Resolved, at: SystemTime, max_names: usize) {
+        if self.names.len() < max_names || self.names.contains_key(&name) || self.evict() {
+            let used = self.clock;
+            let entry = self.names.entry(name).or_default();
+            entry.used = used;
+            entry.last = Some((resolved.clone(), at));
+        }
     }
 
     fn remember_busy(&mut self, registry: &str, now: Instant, retry_after: Duration) {

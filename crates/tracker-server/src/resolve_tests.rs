@@ -163,6 +163,23 @@ async fn an_origin_that_is_down_is_answered_for_where_that_is_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_digest_that_a_tag_meant_is_answered_for_while_the_origin_is_down() {
+    for outage in [OutagePolicy::LastResolved, OutagePolicy::Deny] {
+        let down = ResolveError::Unreachable("down".to_owned());
+        let gone = ResolveError::NotFound("gone".to_owned());
+        let setup = Setup::new([Ok(resolved(1)), Err(down.clone()), Err(down), Err(gone)], outage);
+        let (tag, digest) = (name("v1"), name(&resolved(1).digest.to_string()));
+        setup.ask(&tag).await.unwrap();
+        assert_eq!(setup.ask(&digest).await.unwrap().record().digest, resolved(1).digest);
+        assert_eq!(setup.asked(), 2, "its own word is asked for first");
+        assert!(setup.ask(&name(&resolved(2).digest.to_string())).await.is_err(), "nothing is known of another one");
+        advance(6).await;
+        assert!(setup.ask(&digest).await.is_err(), "the origin says that it is gone");
+        assert_eq!(tag.place(), digest.place());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_registry_that_wants_to_be_left_alone_is() {
     let busy = Err(ResolveError::Busy { retry_after: Duration::from_secs(30) });
     let setup = Setup::new([Ok(resolved(1)), busy, Ok(resolved(2))], OutagePolicy::LastResolved);

@@ -69,9 +69,7 @@ impl Shared {
             Err(error) => {
                 if is_refusal(&error) {
                     self.known.forget(place);
-                } else if course.last_will_do
-                    && let Some(fact) = fact.filter(Fact::was_readable)
-                {
+                } else if let Some(fact) = fact.filter(Fact::was_readable) {
                     return Ok(stat(&fact));
                 }
                 Err(Failure::from(&error))

@@ -126,7 +126,12 @@ impl Shared {
                     }
                     Err(failure)
                 }
-                Reason::Unavailable | Reason::Stalled | Reason::OriginBusy { .. } if course.last_will_do => {
+                Reason::Unavailable | Reason::Stalled | Reason::OriginBusy { .. } => {
+                    // A digest never means anything else.
+                    if !course.last_will_do && matches!(name.reference, Reference::Tag(_)) {
+                        let why = "its Swarm's outagePolicy is Deny, so a tag means nothing now: name the image by its digest";
+                        return Err(failure.with_detail(why));
+                    }
                     let last = self.records.get(name).ok_or(failure)?;
                     tracing::info!(%name, "the origin can't be asked: a name means what it meant last");
                     Ok(self.learn(name, last, known::readable_as_before_until()))

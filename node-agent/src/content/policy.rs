@@ -30,7 +30,7 @@ pub(super) struct Course {
     pub(super) verify_access: bool,
     /// Everyone in the cluster may have it, and only the Swarm's credentials open it.
     pub(super) shared: bool,
-    /// What was known last may be served while the origin is down.
+    /// What a tag meant last is what it means while the origin is down.
     pub(super) last_will_do: bool,
     /// Nothing is served before its digest is proven.
     pub(super) strict: bool,

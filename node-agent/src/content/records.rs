@@ -11,14 +11,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shoal_oci::ImageName;
+use shoal_oci::{ImageName, Reference};
 use shoal_types::Digest;
 use tokio_util::sync::CancellationToken;
 
 use super::bounded::Bounded;
 use crate::saved;
 
-/// A record takes some 300 bytes: 1.2 MiB for all, ten times the names of a node's 250 pods.
+/// A record takes some 300 bytes: 1.2 MiB for all, eight times the names of a node's 250 pods, each by tag and by digest.
 const MAX_RECORDS: usize = 1 << 12;
 /// A file that is larger isn't ours.
 const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -71,11 +71,15 @@ impl Records {
         self.lock().get(name).cloned()
     }
 
+    /// Takes what a name means. Its digest means the same, and is asked for in its own right by who was told of it.
     pub(super) fn learn(&self, name: ImageName, meaning: Meaning) {
+        let by_digest = ImageName { reference: Reference::Digest(meaning.digest), ..name.clone() };
         let mut table = self.lock();
-        if table.get(&name).is_none_or(|old| *old != meaning) {
-            table.insert(name, meaning);
-            self.changed.store(true, Ordering::Relaxed);
+        for name in [name, by_digest] {
+            if table.get(&name).is_none_or(|old| *old != meaning) {
+                table.insert(name, meaning.clone());
+                self.changed.store(true, Ordering::Relaxed);
+            }
         }
     }
 

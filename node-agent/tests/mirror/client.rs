@@ -17,6 +17,8 @@ pub(crate) struct Client {
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) status: u16,
+    /// What the status line says behind it.
+    pub(crate) phrase: String,
     headers: BTreeMap<String, String>,
 }
 
@@ -52,12 +54,14 @@ impl Client {
             if let Some(end) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 let text = String::from_utf8(self.buffer.drain(..end + 4).collect()).unwrap();
                 let mut lines = text.trim_end().split("\r\n");
-                let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+                let (_, line) = lines.next().unwrap().split_once(' ').unwrap();
+                let (status, phrase) = line.split_once(' ').unwrap();
+                let (status, phrase) = (status.parse().unwrap(), phrase.to_owned());
                 let header = |line: &str| {
                     let (name, value) = line.split_once(": ").unwrap();
                     (name.to_ascii_lowercase(), value.to_owned())
                 };
-                return Head { status, headers: lines.map(header).collect() };
+                return Head { status, phrase, headers: lines.map(header).collect() };
             }
             assert_ne!(self.more().await.unwrap(), 0, "the connection ended before an answer");
         }

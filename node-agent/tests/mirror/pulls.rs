@@ -162,6 +162,7 @@ async fn every_failure_leads_the_runtime_to_the_next_host_and_says_what_the_orig
         for method in ["HEAD", "GET"] {
             let (head, body) = client.exchange(method, &target, &[]).await;
             assert_eq!(head.status, status, "{reason:?}");
+            assert!(head.phrase.contains("the detail"), "{}", head.phrase);
             assert_eq!(head.header("www-authenticate"), "");
             assert_eq!(head.header("retry-after"), if reason == busy { "2" } else { "" });
             if method == "GET" {
