@@ -55,11 +55,10 @@ impl Disk {
         if let Some(owner) = owner {
             let own = file.metadata().map_err(HostsError::io(scratch, "reading its owner"))?;
             if (own.uid(), own.gid()) != (owner.uid, owner.gid) {
-                fchown(&file, Some(owner.uid), Some(owner.gid))
-                    .map_err(HostsError::io(scratch, "giving it its owner"))?;
+                fchown(&file, Some(owner.uid), Some(owner.gid)).map_err(HostsError::io(path, "giving it its owner"))?;
             }
             let mode = fs::Permissions::from_mode(owner.mode);
-            file.set_permissions(mode).map_err(HostsError::io(scratch, "giving it its mode"))?;
+            file.set_permissions(mode).map_err(HostsError::io(path, "giving it its mode"))?;
         }
         file.sync_all().map_err(HostsError::io(scratch, "writing it"))?;
         self.rename(scratch, path)

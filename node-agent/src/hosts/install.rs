@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use shoal_api::{Endpoint, RegistryHost};
@@ -105,8 +106,22 @@ impl CertsDir {
         let mut report = Report::default();
         let plans = self.plan(targets, &journal, &mut report)?;
         for (name, plan) in &plans {
-            if let Err(reason) = self.put(name, plan, mirror, &mut journal, &mut report)? {
-                report.skipped.push(Skipped { path: self.root.join(name).join(HOSTS), reason });
+            let put = match self.put(name, plan, mirror, &mut journal) {
+                Ok(put) => put,
+                Err(error) => {
+                    let reason = self.refusal(&error).ok_or(error)?;
+                    if journal.directories.contains_key(name) {
+                        self.take_back(name, &mut journal)?;
+                    }
+                    Err(reason)
+                }
+            };
+            match put {
+                Ok(changed) => {
+                    report.directories.push(name.clone());
+                    report.changed += usize::from(changed);
+                }
+                Err(reason) => report.skipped.push(Skipped { path: self.root.join(name).join(HOSTS), reason }),
             }
         }
         let others: Vec<String> =
@@ -148,7 +163,7 @@ impl CertsDir {
                 match tree::find(&self.root, &name)? {
                     Found::Directory(name) => {
                         // One that we made was there for a registry that is told apart below, if it still is.
-                        if name == DEFAULT || !matches!(tree::original(&self.root, &name, journal)?, Ok(None)) {
+                        if name == DEFAULT || !self.is_made(&name, journal)? {
                             plans.insert(name, Plan::default());
                         }
                     }
@@ -175,8 +190,7 @@ impl CertsDir {
             }
             match own {
                 Some((_, Found::Directory(name))) => {
-                    let made = matches!(tree::original(&self.root, &name, journal)?, Ok(None));
-                    if !(made && targets.rest && plan.endpoint.is_none()) {
+                    if !(targets.rest && plan.endpoint.is_none() && self.is_made(&name, journal)?) {
                         plans.insert(name, plan);
                     }
                 }
@@ -197,6 +211,28 @@ impl CertsDir {
         Ok(plans)
     }
 
+    /// What somebody else's directory or file refuses. Root without capabilities, as in a container, has no say over what isn't its own.
+    fn refusal(&self, error: &HostsError) -> Option<String> {
+        let HostsError::Io { path, action, source } = error else { return None };
+        let is_ours = *path == self.root || path.starts_with(self.root.join(STATE));
+        let is_refusal = source.kind() == ErrorKind::PermissionDenied && !is_ours;
+        is_refusal.then(|| {
+            format!(
+                "{action} failed ({source}) at {}: make file and directory root's own, and writable",
+                path.display()
+            )
+        })
+    }
+
+    /// Whether a directory is there because we made it.
+    fn is_made(&self, name: &str, journal: &Journal) -> Result<bool, HostsError> {
+        match tree::original(&self.root, name, journal) {
+            Ok(original) => Ok(matches!(original, Ok(None))),
+            Err(error) if self.refusal(&error).is_some() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The names of directories, and of links that may lead to some.
     fn names_here(&self) -> Result<Vec<String>, HostsError> {
         let failed = || HostsError::io(&self.root, "listing it");
@@ -211,7 +247,7 @@ impl CertsDir {
         Ok(names)
     }
 
-    /// Puts the mirror in front in one directory.
+    /// Puts the mirror in front in one directory. Whether that changed anything.
     ///
     /// # Errors
     /// The inner one: why this directory can't have it.
@@ -221,8 +257,7 @@ impl CertsDir {
         plan: &Plan<'_>,
         mirror: &Mirror,
         journal: &mut Journal,
-        report: &mut Report,
-    ) -> Result<Result<(), String>, HostsError> {
+    ) -> Result<Result<bool, String>, HostsError> {
         let directory = self.root.join(name);
         let path = directory.join(HOSTS);
         // One that has just got a directory to lead to is followed the next time.
@@ -238,11 +273,9 @@ impl CertsDir {
             Current::Ours => Some(fs::read_to_string(&path).map_err(HostsError::io(&path, "reading it"))?),
             _ => None,
         };
-        report.directories.push(name.to_owned());
         if ours.as_ref() == Some(&desired) {
-            return Ok(Ok(()));
+            return Ok(Ok(false));
         }
-        report.changed += 1;
 
         let entry = journal.directories.entry(name.to_owned()).or_default();
         entry.made |= !directory.is_dir();
@@ -257,7 +290,7 @@ impl CertsDir {
         }
         self.disk.make_dir(&directory)?;
         self.disk.replace(&path, &scratch, desired.as_bytes(), owner)?;
-        Ok(Ok(()))
+        Ok(Ok(true))
     }
 
     /// What a directory's file shall say, and whose it shall be.

@@ -9,6 +9,7 @@
 //!   so whatever moment a crash picks, `install` and `restore` go on from there.
 //! - what others change after us is theirs: it counts as what was there before.
 //! - nothing is written through a symbolic link: a linked file is replaced and comes back as the link, a directory that is a link out of the tree is left alone.
+//! - what belongs to others and refuses us is left alone, whole; the rest has the mirror all the same.
 //! - the mirror is never a file's `server`: the registry always follows as the last host.
 //!
 //! Absent on purpose: the runtime's main configuration, and whether the mirror answers: who calls `install` has asked it before, as [`keep()`] does.
