@@ -5,6 +5,7 @@
 //! A [`control_plane`] is an API server without nodes; a [`cluster`] has kubelets.
 
 pub mod bound;
+pub mod certs;
 pub mod cluster;
 pub mod containerd;
 pub mod control_plane;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::scratch::dead_owner;
 
@@ -50,9 +51,49 @@ impl Cgroups {
         }
     }
 
+    /// The processes on a node, its pods' too.
+    pub(super) fn processes(&self, node: &str) -> Vec<Process> {
+        let groups = self.directories().map(|directory| directory.join(node));
+        let mut pids: Vec<i32> = groups.flat_map(|group| pids_below(&group)).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        pids.into_iter().filter_map(Process::new).collect()
+    }
+
     fn directories(&self) -> impl Iterator<Item = PathBuf> {
         self.hierarchies.iter().map(|hierarchy| hierarchy.join(&self.name)).filter(|directory| directory.exists())
     }
+}
+
+/// A process in a node's group.
+#[derive(Debug)]
+pub(super) struct Process {
+    pid: Pid,
+    command: Vec<String>,
+}
+
+impl Process {
+    fn new(pid: i32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let command = text.split_terminator('\0').map(str::to_owned).collect();
+        Some(Self { pid: Pid::from_raw(pid)?, command })
+    }
+
+    /// Its command line.
+    pub(super) fn command(&self) -> &[String] {
+        &self.command
+    }
+
+    /// SIGKILL. Whether it was still there.
+    pub(super) fn kill(self) -> bool {
+        kill_process(self.pid, Signal::KILL).is_ok()
+    }
+}
+
+fn pids_below(group: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let own = text.lines().filter_map(|line| line.parse().ok());
+    own.chain(below(group).flat_map(|below| pids_below(&below))).collect()
 }
 
 impl Drop for Cgroups {

@@ -34,11 +34,16 @@ pub(super) fn sleeping(busybox: &Path, layers: Vec<Content>) -> Result<Stored> {
 }
 
 /// An image of a program that is built beside this one: in the same directory, or above it if this is a test.
-pub(super) fn of_program(name: &str) -> Result<Stored> {
+///
+/// Without what debuggers want where there is a linker's `strip`: it is most of what is built unoptimised, and every node has it in memory twice.
+pub(super) fn of_program(name: &str, scratch: &Path) -> Result<Stored> {
     let own = std::env::current_exe().context("this program's own path is unknown")?;
     let beside = own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|path| path.is_file());
     let program = beside.with_context(|| format!("{name} isn't built: cargo build --bins, or cargo test"))?;
-    let mut files = vec![(format!("usr/bin/{name}"), read(&program)?)];
+    let stripped = scratch.join(name);
+    let strip = Command::new("strip").arg("-o").arg(&stripped).arg(&program).output();
+    let is_stripped = strip.is_ok_and(|output| output.status.success());
+    let mut files = vec![(format!("usr/bin/{name}"), read(if is_stripped { &stripped } else { &program })?)];
     for library in libraries(&program)? {
         files.push((library.display().to_string().trim_start_matches('/').to_owned(), read(&library)?));
     }

@@ -27,7 +27,7 @@ mod origin;
 mod shoal;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -77,6 +77,16 @@ pub struct Options {
     /// The links of the nodes and of the registry, both ways; without limits if absent.
     #[arg(long, value_name = "RATE")]
     pub rate: Option<Rate>,
+    /// Has containerd 2 fetch each layer in parts, several at a time. Others can't.
+    #[arg(long)]
+    pub parallel_fetch: bool,
+}
+
+impl Default for Options {
+    /// As on the command line.
+    fn default() -> Self {
+        Self { nodes: 3, containerd: containerd::Version::V1_6, rate: None, parallel_fetch: false }
+    }
 }
 
 /// The programs of a cluster.
@@ -149,7 +159,7 @@ impl Cluster {
         let nodes: Result<Vec<_>> = names
             .map(|(number, name)| {
                 let place = network.add(&name, options.rate)?;
-                Node::new(number, name, place, &scratch.path().join("nodes"))
+                Node::new(number, name, place, &scratch.path().join("nodes"), options.parallel_fetch)
             })
             .collect();
         let nodes = nodes?;
@@ -177,8 +187,7 @@ impl Cluster {
     }
 
     async fn run(&mut self, programs: &Programs) -> Result<()> {
-        let command = self.registry_place.within(&mortal(&self.registry.command()));
-        self.fleet.start("registry", &command)?;
+        self.start_registry()?;
         self.control.start(&mut self.fleet, &self.kubectl).await?;
         for node in &self.nodes {
             let sandbox_image = self.image("pause:1");
@@ -210,21 +219,26 @@ impl Cluster {
         self.registry.store_image(repository, tag, sleeping_image(layer_bytes, seed)?)
     }
 
-    /// Stores Shoal's own images, of the programs that are built beside this one, and says where a chart finds them.
-    fn store_shoal(&self, tag: &str) -> Result<String> {
+    /// Stores Shoal's own images, of the programs that are built beside this one.
+    fn store_shoal(&self, tag: &str) -> Result<()> {
         for program in ["shoal-operator", "shoal-agent"] {
-            let image = images::of_program(program)?;
+            let image = images::of_program(program, self.directory())?;
             self.registry.store_image(&format!("{SHOAL}/{program}"), tag, image)?;
         }
-        Ok(self.image(SHOAL))
+        Ok(())
     }
 
     /// Runs helm against the cluster.
     fn helm(&self, arguments: &[&str]) -> Result<()> {
+        tools::run(&mut self.helm_command(arguments)?, "read what helm says")
+    }
+
+    fn helm_command(&self, arguments: &[&str]) -> Result<Command> {
         let kubeconfig = self.directory().join("kubeconfig");
         self.write_kubeconfig(&kubeconfig)?;
         let mut helm = Command::new(Tool::Helm.program()?);
-        tools::run(helm.args(arguments).env("KUBECONFIG", kubeconfig), "read what helm says")
+        helm.args(arguments).env("KUBECONFIG", kubeconfig);
+        Ok(helm)
     }
 
     /// Ends the registry, as a machine that is switched off.
@@ -236,12 +250,27 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts it, the first time or again with all that it had.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn start_registry(&mut self) -> Result<()> {
+        let command = self.registry_place.within(&mortal(&self.registry.command()));
+        self.fleet.start("registry", &command).map(drop)
+    }
+
     /// A node's directory for the registries' configuration.
     ///
     /// # Errors
     /// If there is no such node.
     pub fn certs(&self, node: u8) -> Result<PathBuf> {
         Ok(self.node(node)?.certs())
+    }
+
+    /// How many nodes it has: node1, node2, ….
+    #[must_use]
+    pub fn node_count(&self) -> u8 {
+        self.nodes.last().map_or(0, |node| node.number)
     }
 
     fn node(&self, number: u8) -> Result<&Node> {
@@ -318,8 +347,20 @@ impl Cluster {
     /// # Errors
     /// If there is no such node.
     pub fn door(&mut self, node: u8, port: u16) -> Result<SocketAddr> {
-        let node = self.node(node)?;
-        let door = Door::open(&node.place, SocketAddr::new(node.place.address.into(), port))?;
+        let address = self.node(node)?.place.address;
+        self.door_to(node, SocketAddr::new(address.into(), port))
+    }
+
+    /// The same for what listens on the node's loopback, as mirrors do.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn loopback_door(&mut self, node: u8, port: u16) -> Result<SocketAddr> {
+        self.door_to(node, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
+    }
+
+    fn door_to(&mut self, node: u8, to: SocketAddr) -> Result<SocketAddr> {
+        let door = Door::open(&self.node(node)?.place, to)?;
         let address = door.address();
         self.doors.push(door);
         Ok(address)

@@ -35,11 +35,12 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) place: Place,
     directory: PathBuf,
+    parallel_fetch: bool,
 }
 
 impl Node {
     /// One that isn't started; its directory is made below this one.
-    pub(super) fn new(number: u8, name: String, place: Place, nodes: &Path) -> Result<Self> {
+    pub(super) fn new(number: u8, name: String, place: Place, nodes: &Path, parallel_fetch: bool) -> Result<Self> {
         let directory = nodes.join(&name);
         for part in [
             "var/lib/kubelet",
@@ -53,7 +54,7 @@ impl Node {
             fs::create_dir_all(directory.join(part))
                 .with_context(|| format!("{} can't be made", directory.display()))?;
         }
-        Ok(Self { number, name, place, directory })
+        Ok(Self { number, name, place, directory, parallel_fetch })
     }
 
     /// Its pods' addresses.
@@ -94,7 +95,7 @@ impl Node {
         control.enrol(&self.name, self.place.address, &kubernetes)?;
         write(&kubernetes.join("kubelet.yaml"), &kubelet_configuration(&cgroups.add(&self.name)?))?;
         write(&self.directory.join("cni/net.d/10-pods.conflist"), &self.pods_network())?;
-        let settings = containerd_settings(programs, sandbox_image);
+        let settings = containerd_settings(programs, sandbox_image, self.parallel_fetch);
         let text = settings.text(programs.containerd.version());
         write(&self.directory.join("containerd/config.toml"), &text)?;
         let (anchor, containerd) = (format!("anchor-{}", self.name), format!("containerd-{}", self.name));
@@ -158,7 +159,7 @@ impl Node {
     }
 }
 
-fn containerd_settings(programs: &Programs, sandbox_image: &str) -> Settings {
+fn containerd_settings(programs: &Programs, sandbox_image: &str, parallel_fetch: bool) -> Settings {
     Settings {
         root: "/var/lib/containerd".into(),
         state: "/run/containerd".into(),
@@ -168,6 +169,7 @@ fn containerd_settings(programs: &Programs, sandbox_image: &str) -> Settings {
         cni_configuration: "/etc/cni/net.d".into(),
         certs: "/etc/containerd/certs.d".into(),
         sandbox_image: Some(sandbox_image.to_owned()),
+        parallel_fetch,
     }
 }
 

@@ -25,7 +25,14 @@ pub(crate) struct Settings {
     pub(crate) certs: PathBuf,
     /// The image that holds a pod's namespaces, where there are pods.
     pub(crate) sandbox_image: Option<String>,
+    /// Whether 2.x fetches a layer in parts, several at a time.
+    pub(crate) parallel_fetch: bool,
 }
+
+/// A layer's parts: several of them in the layers of tests.
+const PART_BYTES: u32 = 2 << 20;
+/// Parts at a time, of all of an image's layers.
+const PARTS: u32 = 8;
 
 impl Settings {
     /// Everything below one directory, for a containerd that pulls and runs nothing.
@@ -40,6 +47,7 @@ impl Settings {
             cni_configuration: cni,
             certs: directory.join("certs.d"),
             sandbox_image: None,
+            parallel_fetch: false,
         }
     }
 
@@ -67,15 +75,20 @@ impl Settings {
                 let sandbox = image.map(|image| {
                     format!("[plugins.\"io.containerd.cri.v1.images\".pinned_images]\n  sandbox = \"{image}\"\n")
                 });
+                let parallel = format!(
+                    "[plugins.\"io.containerd.transfer.v1.local\"]\n  max_concurrent_downloads = {PARTS}\n  \
+                       concurrent_layer_fetch_buffer = {PART_BYTES}\n"
+                );
                 (
                     3,
                     format!(
                         "[plugins.\"io.containerd.cri.v1.runtime\"]\n  restrict_oom_score_adj = true\n\
                            netns_mounts_under_state_dir = true\n\
                          [plugins.\"io.containerd.cri.v1.runtime\".cni]\n  bin_dirs = [\"{programs}\"]\n  conf_dir = \"{conf}\"\n\
-                         [plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"{certs}\"\n{}\
+                         [plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"{certs}\"\n{}{}\
                          [plugins.\"io.containerd.nri.v1.nri\"]\n  disable = true\n",
-                        sandbox.unwrap_or_default()
+                        sandbox.unwrap_or_default(),
+                        if self.parallel_fetch { &parallel } else { "" }
                     ),
                 )
             }

@@ -15,7 +15,8 @@ const MOST_COPIES: f64 = 2.0;
 #[tokio::test]
 async fn pushed_private_and_many_platformed_content_comes_as_it_should() {
     // Volumes of images take containerd 2.1.
-    let options = Options { nodes: NODES, containerd: Version::V2, rate: Some("200mbit".parse().unwrap()) };
+    let rate = Some("200mbit".parse().unwrap());
+    let options = Options { nodes: NODES, containerd: Version::V2, rate, ..Options::default() };
     let Some(mut world) = World::start(options).await else { return };
     let closed = private::start_registry(&mut world);
     let open = world.cluster.origin();

@@ -5,13 +5,12 @@ use std::fs;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use shoal_e2e::cluster::Options;
-use shoal_e2e::containerd::Version;
 
 use crate::world::{World, node_of};
 
 #[tokio::test]
 async fn every_node_runs_pods_and_nothing_stays() {
-    let options = Options { nodes: 2, containerd: Version::V1_6, rate: None };
+    let options = Options { nodes: 2, ..Options::default() };
     let Some(mut world) = World::start(options).await else { return };
     world.cluster.store("tests/image", "1", &[3_000_000], 1).unwrap();
     let image = world.cluster.image("tests/image:1");

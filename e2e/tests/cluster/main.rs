@@ -9,4 +9,5 @@ mod direct;
 mod install;
 mod platforms;
 mod private;
+mod turmoil;
 mod world;

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 /// Far longer than anything takes, also on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
-const LAB: &str = env!("CARGO_BIN_EXE_shoal-lab");
+pub(crate) const LAB: &str = env!("CARGO_BIN_EXE_shoal-lab");
 
 /// The containerds that can be tested here; the reasons for those that can't are printed.
 pub(crate) fn runtimes() -> Vec<Programs> {
