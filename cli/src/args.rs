@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Which nodes take part in a Swarm, and what they lack for it.
     Nodes(NodesArgs),
+    /// What keeps Shoal from serving pulls, and what to do about it.
+    Doctor(DoctorArgs),
     /// Has an artifact fetched ahead of any pull.
     Preheat(PreheatArgs),
     /// How long a distribution would take. Needs no cluster.
@@ -75,6 +77,18 @@ pub(crate) struct NodesArgs {
     /// How to print it, other than for people.
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
+}
+
+/// Looks at the operator, at the Swarms' conditions and at every node's agent. Ends with 0 if nothing is wrong, with 1 if something is.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct DoctorArgs {
+    /// Where Shoal's pods are, for who may not see those of all namespaces.
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// How to print it, other than for people.
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Document>,
 }
 
 /// Adds the artifact to the Swarm that answers for its registry, as an owner of that one entry; what others wrote there stays theirs. With --nodes it makes a

@@ -12,6 +12,7 @@
 mod access;
 mod args;
 mod completion;
+mod doctor;
 mod failure;
 mod follow;
 mod nodes;
@@ -80,6 +81,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Status(args) => status::run(args, client().await?).await,
         Command::Nodes(args) => nodes::run(args, client().await?).await,
+        Command::Doctor(args) => doctor::run(args, client().await?).await,
         Command::Preheat(args) => preheat::run(args, client().await?).await,
         Command::Plan(args) => plan::run(args),
         Command::Completion(args) => output::print(&completion::script(args.shell)),

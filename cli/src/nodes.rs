@@ -20,21 +20,21 @@ use crate::output::{self, Format};
 use crate::table::{Cell, Table, Tone};
 
 /// The labels of an agent's pod.
-const AGENTS: &str = "app.kubernetes.io/name=shoal,app.kubernetes.io/component=agent";
+pub(crate) const AGENTS: &str = "app.kubernetes.io/name=shoal,app.kubernetes.io/component=agent";
 /// The label with a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// A node that takes part.
 #[derive(Debug, Serialize)]
-struct Participant {
-    name: String,
+pub(crate) struct Participant {
+    pub(crate) name: String,
     zone: String,
     ready: bool,
     agent: Agent,
     #[serde(skip_serializing_if = "String::is_empty")]
     pod: String,
     /// One line for each thing that keeps it from having what is pushed.
-    missing: Vec<String>,
+    pub(crate) missing: Vec<String>,
 }
 
 /// What is known of a node's agent: exactly one of these.
@@ -72,7 +72,7 @@ pub(crate) async fn run(args: &NodesArgs, client: Client) -> Result<(), Failure>
 }
 
 /// The nodes with the labels that the Swarm asks for, by name.
-fn participants(selector: &LabelSelector, nodes: &[Node], pods: &[Pod]) -> Vec<Participant> {
+pub(crate) fn participants(selector: &LabelSelector, nodes: &[Node], pods: &[Pod]) -> Vec<Participant> {
     let mut agents: BTreeMap<&str, &Pod> = BTreeMap::new();
     for pod in pods {
         let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { continue };
@@ -118,14 +118,14 @@ fn is_ready_node(node: &Node) -> bool {
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn is_ready_pod(pod: &Pod) -> bool {
+pub(crate) fn is_ready_pod(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     pod.metadata.deletion_timestamp.is_none()
         && conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Why a pod isn't ready, in a word of the kubelet's: CrashLoopBackOff, ImagePullBackOff, else the pod's phase.
-fn trouble(pod: &Pod) -> String {
+pub(crate) fn trouble(pod: &Pod) -> String {
     if pod.metadata.deletion_timestamp.is_some() {
         return "Terminating".to_owned();
     }

@@ -26,7 +26,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
-use shoal_oci::Registry as RegistryName;
+use shoal_oci::{ProxyConfig, Registry as RegistryName};
+use shoal_origins::Clients;
 use shoal_store::{DiskStore, Limits, RuntimeStore, Store};
 use shoal_telemetry::{Admin, Readiness};
 use shoal_tracker_server::TrackerAddress;
@@ -42,6 +43,7 @@ use tokio_util::task::TaskTracker;
 
 pub use error::StartError;
 
+use crate::check::{Bait, Baited, CheckConfig, Checker};
 use crate::content::{self, OriginPool, Parts, Policies, SwarmContent};
 use crate::exchange::{Exchange, ExchangeConfig, RECENT_BYTES};
 use crate::mirror::{self, Mirror, Token};
@@ -99,10 +101,14 @@ pub struct AgentConfig {
     pub plain_peers: bool,
     /// The registry of requests that name none.
     pub default_registry: Option<RegistryName>,
+    /// Proxies on the way to registries.
+    pub proxy: ProxyConfig,
     /// What the runtime has to show.
     pub token: Option<Token>,
     /// The containerd beside this agent; none, if there isn't one.
     pub runtime: Option<RuntimeConfig>,
+    /// Whether, and how, it is looked whether that one asks the mirror.
+    pub check: Option<CheckConfig>,
 }
 
 /// An agent that runs.
@@ -188,7 +194,8 @@ impl Agent {
             }
             None => (None, Runtime::none()),
         };
-        let origins = Arc::new(OriginPool::new(policies.clone(), client.clone(), runtime.clone(), seed));
+        let clients = Clients::new(config.proxy.clone(), seed);
+        let origins = Arc::new(OriginPool::new(policies.clone(), client.clone(), runtime.clone(), clients));
         let exchange = ExchangeConfig {
             engine: engine::config(swarms.transfer()),
             name: config.name.clone(),
@@ -226,12 +233,19 @@ impl Agent {
             metrics: of_content.clone(),
         };
         let content = SwarmContent::new(parts, dir, stop_rest.clone());
+        let (found, bypass) = watch::channel(None);
+        let bait = config.check.as_ref().map(|_| Arc::new(Bait::new()));
+        let checker = config.check.clone().zip(config.runtime.as_ref()).zip(bait.clone());
+        let checker = checker.map(|((check, runtime), bait)| {
+            Checker::new(check, runtime.socket.clone(), policies.clone(), bait, found, seed)
+        });
         let pusher = push::Parts {
             content: content.clone(),
             exchange: exchange.clone(),
             tracker: client.clone(),
             metrics: of_content.clone(),
             runtime: config.runtime.clone(),
+            bypass,
             seed,
         };
         let pusher = Pusher::new(pusher, swarms.artifacts(), dir);
@@ -262,6 +276,9 @@ impl Agent {
         if let Some(follower) = follower {
             rest.spawn(follower.run(stop_rest.clone()));
         }
+        if let Some(checker) = checker {
+            rest.spawn(checker.run(stop_rest.clone()));
+        }
         rest.spawn(pusher.run(stop_rest.clone()));
         rest.spawn(seen::look(exchange.clone(), looks, stop_rest.clone()));
         let running = content.clone();
@@ -278,6 +295,7 @@ impl Agent {
             rest.spawn(await_identity(client.clone(), exchange.clone(), identity, stop_rest.clone()));
         }
         rest.close();
+        let content = Baited { bait, content };
         let mirror = Mirror::new(Arc::new(content), policies, settings, of_mirror);
         let mirror = tokio::spawn(mirror.serve(listener, stop_mirror.clone()));
         serving.holds();

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use shoal_api::{Endpoint, Quantity, RegistryHost};
 use shoal_oci::Registry;
+use shoal_origins::ProxyArgs;
 use shoal_store::Percent;
 use shoal_telemetry::{LogFormat, LogLevel};
 use shoal_tracker_server::TrackerAddress;
@@ -113,6 +114,8 @@ pub(crate) struct RunArgs {
     /// The registry of requests that name none.
     #[arg(long, env = "SHOAL_DEFAULT_REGISTRY", value_name = "HOST")]
     pub(crate) default_registry: Option<Registry>,
+    #[command(flatten)]
+    pub(crate) proxy: ProxyArgs,
     /// The file with the secret that the runtime sends to the mirror in a header.
     #[arg(long, env = "SHOAL_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
@@ -126,6 +129,13 @@ pub(crate) struct RunArgs {
     /// The namespace in which containerd keeps the images.
     #[arg(long, env = "SHOAL_CONTAINERD_NAMESPACE", default_value = "k8s.io", value_name = "NAME")]
     pub(crate) containerd_namespace: Namespace,
+    /// Looks now and then whether the runtime asks the mirror, by having it pull a small image through it. This is the directory that its config_path is to
+    /// name: what is wrong is told to the tracker, with what to change.
+    #[arg(long, env = "SHOAL_CHECKED_CERTS_DIR", requires = "containerd_socket", value_name = "DIR")]
+    pub(crate) checked_certs_dir: Option<PathBuf>,
+    /// Where a Swarm says "*": a registry whose pulls are to go through the mirror, as `hosts` was told. Several may be given; all are meant if none is.
+    #[arg(long, env = "SHOAL_CHECKED_REGISTRY", value_delimiter = ',', value_parser = registry, requires = "checked_certs_dir", value_name = "HOST[=URL]")]
+    pub(crate) checked_registry: Vec<(RegistryHost, Option<Endpoint>)>,
     /// Runs a tracker in this process as well.
     #[arg(long, env = "SHOAL_EMBEDDED_TRACKER", requires = "swarm", requires = "join_token_file")]
     pub(crate) embedded_tracker: bool,
@@ -164,6 +174,8 @@ pub(crate) struct TrackerArgs {
     /// needs it: a node that fetches a private blob for all gets what it takes from the tracker.
     #[arg(long, env = "SHOAL_REGISTRY_CREDENTIALS", value_name = "FILE")]
     pub(crate) registry_credentials: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) proxy: ProxyArgs,
     /// Where metrics and probes are; nowhere if it isn't given.
     #[arg(long, env = "SHOAL_ADMIN_LISTEN", value_name = "IP:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,

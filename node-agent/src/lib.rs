@@ -1,6 +1,7 @@
 //! The node agent: a registry mirror backed by the swarm.
 
 pub mod agent;
+pub mod check;
 pub mod cli;
 pub mod content;
 pub mod exchange;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_api::{Decision, Document};
+use shoal_oci::ProxyConfig;
 use shoal_oci::{Credentials, Registry};
 use shoal_origins::{Clients, CredentialSource, DockerConfig, NoCredentials, SwarmResolver, source};
 use shoal_tracker::ReplicaName;
@@ -46,6 +47,8 @@ pub struct TrackerConfig {
     pub join_token_file: PathBuf,
     /// The file with the registries' credentials, a dockerconfigjson: what all Swarms' secrets are here.
     pub registry_credentials: Option<PathBuf>,
+    /// Proxies on the way to registries.
+    pub proxy: ProxyConfig,
 }
 
 /// A tracker that runs.
@@ -68,7 +71,8 @@ impl StandaloneTracker {
         config: TrackerConfig,
         metrics: &mut prometheus_client::registry::Registry,
     ) -> Result<Self, StartError> {
-        let TrackerConfig { swarm_file, listen, names, data_dir, join_token_file, registry_credentials } = config;
+        let TrackerConfig { swarm_file, listen, names, data_dir, join_token_file, registry_credentials, proxy } =
+            config;
         if names.is_empty() && listen.ip().is_unspecified() {
             let what = "a tracker that listens at all addresses needs the name under which agents reach it";
             return Err(StartError::Setting(format!("{what}: a host name or an address")));
@@ -96,7 +100,7 @@ impl StandaloneTracker {
             }
             None => (None, Arc::new(NoCredentials)),
         };
-        let resolver = SwarmResolver::new(current, known, Clients::new(u64::from(std::process::id())));
+        let resolver = SwarmResolver::new(current, known, Clients::new(proxy, u64::from(std::process::id())));
         let counters = Metrics::default();
         counters.register(metrics);
         let server = ServerConfig {

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use shoal_origins::ProxyArgs;
 use shoal_telemetry::{LogFormat, LogLevel};
 use shoal_tracker::ReplicaName;
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,6 +75,8 @@ struct RunArgs {
     /// A namespace besides our own whose Secrets Swarms may name as their registries' credentials. Several may be given.
     #[arg(long, env = "SHOAL_SECRET_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
     secret_namespaces: Vec<ObjectName>,
+    #[command(flatten)]
+    proxy: ProxyArgs,
     /// The Lease of which replica leads; it is made if it isn't there.
     #[arg(long, env = "SHOAL_LEASE", default_value = "shoal-operator", value_name = "NAME")]
     lease: ObjectName,
@@ -184,6 +187,7 @@ impl From<RunArgs> for OperatorConfig {
             ca_secret: args.ca_secret.0,
             ca_config_map: args.ca_config_map.0,
             secret_namespaces: args.secret_namespaces.into_iter().map(|namespace| namespace.0).collect(),
+            proxy: args.proxy.config(),
             lease: args.lease.0,
             agent_service_account: args.agent_service_account.0,
             audience: args.audience,

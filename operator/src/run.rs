@@ -20,6 +20,7 @@ use kube::runtime::watcher::Config;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use shoal_api::kube::Swarm;
+use shoal_oci::ProxyConfig;
 use shoal_origins::{Clients, SwarmResolver, source};
 use shoal_telemetry::{Admin, Condition, Readiness};
 use shoal_tracker::ReplicaName;
@@ -63,6 +64,8 @@ pub struct OperatorConfig {
     pub ca_config_map: String,
     /// Namespaces besides our own whose Secrets Swarms may name.
     pub secret_namespaces: Vec<String>,
+    /// Proxies on the way to registries.
+    pub proxy: ProxyConfig,
     /// The Lease of who leads.
     pub lease: String,
     /// The agents' ServiceAccount.
@@ -294,8 +297,11 @@ impl Starting {
         let (all, names) = (swarms.all(), config.names());
         let Swarms { document, policy } = Swarms::of(all.iter().map(AsRef::as_ref));
         let (tell_policy, policy) = watch::channel(policy);
-        let resolver =
-            SwarmResolver::new(policy, Arc::new(secrets.clone()), Clients::new(u64::from(std::process::id())));
+        let resolver = SwarmResolver::new(
+            policy,
+            Arc::new(secrets.clone()),
+            Clients::new(config.proxy.clone(), u64::from(std::process::id())),
+        );
         let expected = Expected::new(config.audience, &config.namespace, &config.agent_service_account);
         let server = ServerConfig {
             listen: config.tracker_listen,

@@ -46,11 +46,20 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{- define "shoal.logFlags" -}}
+{{- define "shoal.flags" -}}
 - --log-level={{ .Values.log.level }}
 - --log-format={{ .Values.log.format }}
 {{- with .Values.otlpEndpoint }}
 - --otlp-endpoint={{ . }}
+{{- end }}
+{{- with .Values.proxy.https }}
+- --https-proxy={{ . }}
+{{- end }}
+{{- with .Values.proxy.http }}
+- --http-proxy={{ . }}
+{{- end }}
+{{- with .Values.proxy.none }}
+- --no-proxy={{ . }}
 {{- end }}
 {{- end }}
 

@@ -65,9 +65,8 @@ fn tone(condition: &Condition) -> Tone {
     match (condition.kind.as_str(), condition.status) {
         (_, ConditionStatus::Unknown) => Tone::Unclear,
         ("Ready", ConditionStatus::True) => Tone::Good,
-        ("Ready", ConditionStatus::False) | ("Stalled" | "OriginDegraded" | "Conflict", ConditionStatus::True) => {
-            Tone::Bad
-        }
+        ("Ready", ConditionStatus::False)
+        | ("Stalled" | "OriginDegraded" | "Conflict" | "MirrorBypassed", ConditionStatus::True) => Tone::Bad,
         _ => Tone::Plain,
     }
 }

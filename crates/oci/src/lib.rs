@@ -29,4 +29,4 @@ pub mod testing;
 
 pub use error_body::ErrorBody;
 pub use names::{ImageName, NameError, Reference, Registry, Repository, Tag};
-pub use origin::Credentials;
+pub use origin::{Credentials, ProxyConfig};

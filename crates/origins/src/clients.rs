@@ -2,13 +2,13 @@
 //!
 //! State: the clients, which keep connections, tokens and the time until which a registry wants to be left alone.
 //! Invariants: plain http only where the endpoint says so.
-//! Absent on purpose: where credentials come from, proxies.
+//! Absent on purpose: where credentials come from.
 
 use std::sync::{Mutex, PoisonError};
 
 use shoal_api::{Decision, Endpoint};
 use shoal_oci::origin::{ConfigError, Origin, RegistryConfig};
-use shoal_oci::{Credentials, Registry};
+use shoal_oci::{Credentials, ProxyConfig, Registry};
 
 /// A node's images come from a handful of registries. A client holds its connections and up to 300 KiB of roots: 16 MiB for all, for Swarms
 /// that answer for `*`.
@@ -22,14 +22,15 @@ type Key = (Registry, Endpoint, Option<Vec<u8>>, u16, Credentials);
 pub struct Clients {
     /// The last one was used last.
     clients: Mutex<Vec<(Key, Origin)>>,
+    proxy: ProxyConfig,
     seed: u64,
 }
 
 impl Clients {
     /// Without any. Processes have different seeds: those of the pauses between tries.
     #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self { clients: Mutex::new(Vec::new()), seed }
+    pub const fn new(proxy: ProxyConfig, seed: u64) -> Self {
+        Self { clients: Mutex::new(Vec::new()), proxy, seed }
     }
 
     /// The anonymous client for a registry, as this decision says.
@@ -89,6 +90,7 @@ impl Clients {
             ca_bundle,
             connections: usize::from(*connections).try_into().unwrap_or(usual.connections),
             credentials: credentials.clone(),
+            proxy: self.proxy.clone(),
             seed: self.seed,
             ..usual
         })

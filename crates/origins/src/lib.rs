@@ -6,11 +6,13 @@
 //! Absent on purpose: Swarms' origin (a policy comes through a `watch`).
 
 mod clients;
+mod proxy;
 mod resolver;
 mod secrets;
 mod source;
 
 pub use clients::Clients;
+pub use proxy::ProxyArgs;
 pub use resolver::SwarmResolver;
 pub use secrets::{CredentialSource, DockerConfig, DockerConfigError, NoCredentials};
 pub use source::source;

@@ -25,6 +25,8 @@ pub const MAX_REPORT_BYTES: usize = 256 << 10;
 pub const MAX_ARTIFACTS: usize = 512;
 /// The longest reason, in bytes: a line.
 pub const MAX_REASON_BYTES: usize = 300;
+/// The longest problem, in bytes: a line that says what to do.
+pub const MAX_PROBLEM_BYTES: usize = 600;
 /// A node reports once a minute at least. One that has missed two of these is gone.
 const LIVE_FOR: Duration = Duration::from_secs(150);
 
@@ -35,6 +37,8 @@ pub struct Report {
     pub traffic: TrafficReport,
     /// The artifacts that it is to have.
     pub artifacts: Vec<ArtifactReport>,
+    /// Why its runtime pulls past the mirror, and what to do about it, in a line.
+    pub bypass: Option<String>,
 }
 
 /// Bytes since an agent's start.
@@ -107,6 +111,8 @@ struct ReportText {
     node: String,
     traffic: TrafficReport,
     artifacts: Vec<ArtifactText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bypass: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -139,6 +145,7 @@ impl Report {
             node: node.to_string(),
             traffic: self.traffic,
             artifacts: self.artifacts.iter().map(ArtifactText::from).collect(),
+            bypass: self.bypass.clone(),
         };
         serde_json::to_vec(&text).expect("it has texts, numbers and lists")
     }
@@ -153,6 +160,9 @@ impl Report {
         if text.artifacts.len() > MAX_ARTIFACTS {
             return Err(malformed(format!("{} artifacts (at most {MAX_ARTIFACTS})", text.artifacts.len())));
         }
+        if text.bypass.as_ref().is_some_and(|words| !is_line(words, MAX_PROBLEM_BYTES)) {
+            return Err(malformed("what it says of its runtime isn't a line".to_owned()));
+        }
         let mut seen = BTreeSet::new();
         let mut artifacts = Vec::with_capacity(text.artifacts.len());
         for (at, artifact) in text.artifacts.into_iter().enumerate() {
@@ -162,7 +172,7 @@ impl Report {
             }
             artifacts.push(artifact);
         }
-        Ok(Self { traffic: text.traffic, artifacts })
+        Ok(Self { traffic: text.traffic, artifacts, bypass: text.bypass })
     }
 }
 
@@ -191,16 +201,14 @@ impl From<&ArtifactReport> for ArtifactText {
 impl ArtifactText {
     fn parse(self) -> Result<ArtifactReport, &'static str> {
         // The names' grammar is the Swarm's; here they only must be short enough to keep.
-        let is_name =
-            |text: &str, most: usize| (1..=most).contains(&text.len()) && text.chars().all(|c| !c.is_control());
-        if !is_name(&self.swarm, 253) || !is_name(&self.name, 63) {
+        if !is_line(&self.swarm, 253) || !is_line(&self.name, 63) {
             return Err("its name can't be one");
         }
         if self.done > self.total || (self.state == StateText::Complete && self.done < self.total) {
             return Err("its bytes contradict each other");
         }
         let state = match self.state {
-            StateText::Failed if is_name(&self.reason, MAX_REASON_BYTES) => ArtifactState::Failed(self.reason),
+            StateText::Failed if is_line(&self.reason, MAX_REASON_BYTES) => ArtifactState::Failed(self.reason),
             StateText::Failed => return Err("its reason isn't a line"),
             _ if !self.reason.is_empty() => return Err("it has a reason and hasn't failed"),
             StateText::Waiting => ArtifactState::Waiting,
@@ -218,6 +226,10 @@ impl ArtifactText {
             from_origin: self.from_origin,
         })
     }
+}
+
+fn is_line(text: &str, most: usize) -> bool {
+    (1..=most).contains(&text.len()) && text.chars().all(|c| !c.is_control())
 }
 
 /// The last reports.
@@ -331,6 +343,7 @@ mod tests {
         let report = Report {
             traffic: TrafficReport { from_peers: 1, to_peers: 2, from_origin: u64::MAX },
             artifacts: artifacts.collect(),
+            bypass: Some("containerd doesn't ask the mirror".to_owned()),
         };
         let json = report.to_json(&node("a"));
         assert_eq!(Report::parse(&json, &node("a")), Ok(report));
@@ -355,6 +368,8 @@ mod tests {
             let parsed = Report::parse(&json, &node("a"));
             assert!(matches!(parsed, Err(ReportError::Malformed(_))), "{parsed:?}");
         }
+        let long = Report { bypass: Some("x".repeat(MAX_PROBLEM_BYTES + 1)), ..Report::default() };
+        assert!(Report::parse(&long.to_json(&node("a")), &node("a")).is_err());
         let most = (0..MAX_ARTIFACTS)
             .map(|at| artifact(&format!("artifact-{at}"), ArtifactState::Failed("x".repeat(MAX_REASON_BYTES))));
         let most = Report { artifacts: most.collect(), ..Report::default() }.to_json(&node("a"));

@@ -133,7 +133,9 @@ impl Containerd {
         Settings::within(&self.directory).root
     }
 
-    fn certs(&self) -> PathBuf {
+    /// Where it looks for its registries' hosts.
+    #[must_use]
+    pub fn certs(&self) -> PathBuf {
         Settings::within(&self.directory).certs
     }
 

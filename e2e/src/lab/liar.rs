@@ -72,8 +72,10 @@ impl Liar {
             limits,
             plain_peers: false,
             default_registry: None,
+            proxy: shoal_oci::ProxyConfig::default(),
             token: None,
             runtime: None,
+            check: None,
         };
         std::fs::create_dir_all(&self.data)?;
         let disk = DiskStore::open(&self.data.join("store"), limits)?;

@@ -60,8 +60,10 @@ async fn agents_page() -> String {
         limits: Limits::new(1 << 20),
         plain_peers: false,
         default_registry: None,
+        proxy: shoal_oci::ProxyConfig::default(),
         token: None,
         runtime: None,
+        check: None,
     };
     let agent = Agent::start(config, Registry::default()).await.unwrap();
     let page = page::get(ports[1], "/metrics").await;

@@ -235,6 +235,7 @@ impl World {
             ca_secret: "shoal-ca".to_owned(),
             ca_config_map: "shoal-ca".to_owned(),
             secret_namespaces: vec![TEAM.to_owned()],
+            proxy: shoal_oci::ProxyConfig::default(),
             lease: "shoal-operator".to_owned(),
             agent_service_account: AGENT.to_owned(),
             audience: AUDIENCE.to_owned(),

@@ -4,6 +4,7 @@
 //! It takes root. containerd 1.6 is fetched where apt can; containerd 2 takes minutes to build, so it is used where `cargo xtask lab` has built
 //! it. What isn't there is said, and skipped.
 
+mod check;
 mod hosts;
 mod kill;
 mod lies;

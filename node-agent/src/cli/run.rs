@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Cli, Command, HostsArgs, HostsCommand, InFrontArgs, RunArgs, TrackerArgs};
 use crate::agent::{Agent, AgentConfig, StartError};
+use crate::check::CheckConfig;
 use crate::hosts::{self, CertsDir, HostsError, Report, SecretHeader, Target, Targets};
 use crate::mirror::{Settings, Token};
 use crate::pull::MirrorUrl;
@@ -167,6 +168,7 @@ async fn tracker(args: TrackerArgs) -> Result<(), CommandError> {
         data_dir: args.data_dir,
         join_token_file: args.join_token_file,
         registry_credentials: args.registry_credentials,
+        proxy: args.proxy.config(),
     };
     let mut tracker = StandaloneTracker::start(config, &mut metrics).await?;
     let stop = CancellationToken::new();
@@ -278,6 +280,7 @@ impl RunArgs {
             data_dir: self.data_dir.join("tracker"),
             join_token_file: self.join_token_file.clone().ok_or_else(|| missing("--join-token-file FILE"))?,
             registry_credentials: self.registry_credentials.clone(),
+            proxy: self.proxy.config(),
         }))
     }
 
@@ -295,11 +298,14 @@ impl RunArgs {
         let token =
             self.token_file.as_deref().map(|path| Token::new(&secret(path)?).map_err(|error| unusable(path, &error)));
         let (root, namespace) = (self.containerd_root, self.containerd_namespace);
+        let registries = self.checked_registry.into_iter().map(|(host, _)| host).collect();
+        let check = self.checked_certs_dir.map(|certs_dir| CheckConfig { certs_dir, registries });
         let runtime = self.containerd_socket.map(|socket| RuntimeConfig { socket, root, namespace });
         Ok(AgentConfig {
             name,
             zone: self.zone,
             trackers,
+            proxy: self.proxy.config(),
             join_token_file,
             ca_file: self.ca_file,
             swarm_file: self.swarm,
@@ -316,6 +322,7 @@ impl RunArgs {
             default_registry: self.default_registry,
             token: token.transpose()?,
             runtime,
+            check,
         })
     }
 }

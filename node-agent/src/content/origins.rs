@@ -3,7 +3,7 @@
 //! State: that of [`Clients`] and [`PrivateDoor`].
 //! Invariants: nothing is fetched for a repository that no Swarm answers for (any more). The clients that it gives are anonymous: what they
 //! can read is readable for everyone.
-//! Absent on purpose: proxies.
+//! Absent on purpose: any other way than by these clients.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,10 +32,10 @@ pub struct OriginPool {
 
 impl OriginPool {
     /// A pool for what these policies allow. A lead asks this tracker for what it takes to fetch what is private; without it, it
-    /// takes what this runtime downloads. Nodes have different seeds: those of the pauses between tries.
+    /// takes what this runtime downloads.
     #[must_use]
-    pub fn new(policies: Policies, tracker: TrackerClient, runtime: Runtime, seed: u64) -> Self {
-        let clients = Arc::new(Clients::new(seed));
+    pub fn new(policies: Policies, tracker: TrackerClient, runtime: Runtime, clients: Clients) -> Self {
+        let clients = Arc::new(clients);
         let private = PrivateDoor::new(policies.clone(), Arc::clone(&clients), tracker, runtime);
         Self { policies, clients, private }
     }

@@ -12,6 +12,7 @@ use shoal_api::{Access, Decision, HostPattern, Mode, OutagePolicy, Policy, Regis
 use shoal_oci::{Registry, Repository};
 use tokio::sync::watch;
 
+use crate::check::is_bait;
 use crate::mirror::{Failure, Reason, Registries};
 
 /// The policy that holds now. A clone follows the same one.
@@ -47,8 +48,13 @@ impl Policies {
     #[must_use]
     pub fn decide(&self, registry: &Registry, repository: &Repository) -> Option<Decision> {
         // A registry's name is a host of the Swarms' grammar, which is the wider one.
-        let host: RegistryHost = registry.as_str().parse().ok()?;
+        let host: RegistryHost = registry.as_str().parse().ok().filter(|_| !is_bait(repository))?;
         self.current.borrow().decide(&host, repository.as_str())
+    }
+
+    /// The registries that Swarms name.
+    pub(crate) fn registries(&self) -> Vec<HostPattern> {
+        self.current.borrow().registries().cloned().collect()
     }
 
     /// Whether what was pulled from these repositories may go to other nodes: a Swarm says so of one of them, and none says no. containerd
@@ -63,6 +69,9 @@ impl Policies {
                     HostPattern::Exactly(_) | HostPattern::Rest => None,
                 });
                 let hosts: BTreeSet<RegistryHost> = named.chain(registry.as_str().parse().ok()).collect();
+                if is_bait(repository) {
+                    return Vec::new();
+                }
                 let modes = hosts.into_iter().filter_map(|host| Some(policy.decide(&host, repository.as_str())?.mode));
                 modes.collect::<Vec<_>>()
             })

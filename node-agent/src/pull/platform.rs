@@ -27,6 +27,11 @@ impl Platform {
         Self(manifest::Platform { os: "linux".into(), architecture: architecture.into(), variant: None })
     }
 
+    /// The architecture, in Go's word.
+    pub(crate) fn architecture(&self) -> &str {
+        &self.0.architecture
+    }
+
     /// The first manifest for this platform. One that asks for no variant takes any.
     pub(crate) fn choose<'a>(&self, children: &'a [Child]) -> Option<&'a Child> {
         children.iter().find(|child| {

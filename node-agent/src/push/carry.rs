@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use super::pins::Pins;
 use super::{Backoff, Key, Parts};
 use crate::pull::Platform;
-use crate::runtime::Images;
+use crate::runtime::{Images, PULLED_WITHIN};
 
 /// Blobs of an artifact that are fetched at a time. More would only share the same links.
 const BLOBS_AT_ONCE: usize = 4;
@@ -176,9 +176,9 @@ impl Carrier {
     async fn pull(&self, socket: &Path) -> Result<(), Trouble> {
         let images = Images::connect(socket).await.map_err(Trouble::later)?;
         let (by_digest, by_tag) = self.names();
-        images.pull(&by_digest).await.map_err(Trouble::later)?;
+        images.pull(&by_digest, PULLED_WITHIN).await.map_err(Trouble::later)?;
         if let Some(by_tag) = by_tag {
-            images.pull(&by_tag).await.map_err(Trouble::later)?;
+            images.pull(&by_tag, PULLED_WITHIN).await.map_err(Trouble::later)?;
             let found = images.digests(&by_tag).await.map_err(Trouble::later)?;
             if !found.contains(&self.artifact.digest) {
                 return Err(Trouble::Later(format!("the runtime still got another digest for {by_tag}")));

@@ -61,6 +61,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The runtime beside this agent.
     pub runtime: Option<RuntimeConfig>,
+    /// Why it pulls past the mirror, if it does: that is reported, too.
+    pub bypass: watch::Receiver<Option<String>>,
     /// Decides the pauses between tries.
     pub seed: u64,
 }
@@ -112,7 +114,8 @@ impl Pusher {
                 }
                 _ = looks.tick() => {
                     let artifacts = self.carried.values().map(|carried| (&carried.artifact, &*carried.standing));
-                    reports.send_replace(report::of(&self.parts, artifacts));
+                    let bypass = self.parts.bypass.borrow().clone();
+                    reports.send_replace(report::of(&self.parts, artifacts, bypass.as_deref()));
                 }
             }
         }

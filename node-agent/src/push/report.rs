@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shoal_api::ResolvedArtifact;
 use shoal_tracker_server::client::{Reporter, TrackerClient};
-use shoal_tracker_server::{ArtifactReport, ArtifactState, MAX_REASON_BYTES, Report, TrafficReport};
+use shoal_tracker_server::{ArtifactReport, ArtifactState, MAX_PROBLEM_BYTES, MAX_REASON_BYTES, Report, TrafficReport};
 use tokio::sync::watch;
 
 use super::Parts;
@@ -27,7 +27,11 @@ pub(super) async fn tell(tracker: TrackerClient, mut reports: watch::Receiver<Re
 }
 
 /// How things are.
-pub(super) fn of<'a>(parts: &Parts, artifacts: impl Iterator<Item = (&'a ResolvedArtifact, &'a Standing)>) -> Report {
+pub(super) fn of<'a>(
+    parts: &Parts,
+    artifacts: impl Iterator<Item = (&'a ResolvedArtifact, &'a Standing)>,
+    bypass: Option<&str>,
+) -> Report {
     let exchanged = parts.exchange.traffic();
     let traffic = TrafficReport {
         from_peers: exchanged.from_peers,
@@ -35,7 +39,8 @@ pub(super) fn of<'a>(parts: &Parts, artifacts: impl Iterator<Item = (&'a Resolve
         from_origin: exchanged.from_origin + parts.metrics.passed_through(),
     };
     let artifacts = artifacts.map(|(artifact, standing)| of_artifact(&parts.exchange, artifact, standing.read()));
-    Report { traffic, artifacts: artifacts.collect() }
+    let bypass = bypass.map(|why| one_line(why, MAX_PROBLEM_BYTES));
+    Report { traffic, artifacts: artifacts.collect(), bypass }
 }
 
 fn of_artifact(exchange: &Exchange, artifact: &ResolvedArtifact, standing: State) -> ArtifactReport {
@@ -56,7 +61,7 @@ fn of_artifact(exchange: &Exchange, artifact: &ResolvedArtifact, standing: State
         name: artifact.name.clone(),
         digest: artifact.digest,
         state: match state {
-            ArtifactState::Failed(why) => ArtifactState::Failed(one_line(&why)),
+            ArtifactState::Failed(why) => ArtifactState::Failed(one_line(&why, MAX_REASON_BYTES)),
             state => state,
         },
         done_bytes,
@@ -67,9 +72,9 @@ fn of_artifact(exchange: &Exchange, artifact: &ResolvedArtifact, standing: State
 }
 
 /// Other people's words, fit to be shown in a line.
-fn one_line(text: &str) -> String {
+fn one_line(text: &str, most: usize) -> String {
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    line.truncate(line.floor_char_boundary(MAX_REASON_BYTES));
+    line.truncate(line.floor_char_boundary(most));
     if line.is_empty() { "it doesn't say why".to_owned() } else { line }
 }
 
@@ -79,8 +84,8 @@ mod tests {
 
     #[test]
     fn a_reason_is_a_line_that_a_report_takes() {
-        assert_eq!(one_line("two\nlines"), "two lines");
-        assert_eq!(one_line(&"é".repeat(MAX_REASON_BYTES)).len(), MAX_REASON_BYTES);
-        assert!(!one_line("").is_empty());
+        assert_eq!(one_line("two\nlines", MAX_REASON_BYTES), "two lines");
+        assert_eq!(one_line(&"é".repeat(MAX_REASON_BYTES), MAX_REASON_BYTES).len(), MAX_REASON_BYTES);
+        assert!(!one_line("", MAX_REASON_BYTES).is_empty());
     }
 }

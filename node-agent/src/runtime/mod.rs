@@ -34,7 +34,8 @@ use crate::content::Policies;
 use crate::exchange::Exchange;
 use api::Api;
 pub(crate) use growing::Growing;
-pub(crate) use images::Images;
+pub use images::ImageError;
+pub(crate) use images::{About, Images, PULLED_WITHIN};
 use offers::Offers;
 
 /// A runtime that is restarted is back within seconds. Each try costs a system call.

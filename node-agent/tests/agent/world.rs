@@ -89,6 +89,7 @@ impl World {
             data_dir: world.dir.path().join("tracker"),
             join_token_file: world.token_file(),
             registry_credentials: credentials,
+            proxy: shoal_oci::ProxyConfig::default(),
         };
         let tracker = StandaloneTracker::start(config, &mut Counters::default()).await.unwrap();
         world.address = Some(tracker.address().clone());
@@ -158,8 +159,10 @@ impl World {
             limits: Limits { keep_free: Percent::ZERO, ..Limits::new(self.quota_bytes) },
             plain_peers: false,
             default_registry: None,
+            proxy: shoal_oci::ProxyConfig::default(),
             token: None,
             runtime,
+            check: None,
         };
         Agent::start(config, Counters::default()).await.unwrap()
     }

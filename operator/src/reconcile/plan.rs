@@ -18,6 +18,7 @@ use shoal_api::{ConditionStatus, Mode, Reference, Swarm, SwarmStatus};
 use shoal_tracker_server::{ArtifactState, ResolveError};
 use shoal_types::{Digest, Rng, Time};
 
+use super::bypasses::Bypasses;
 use super::events::{Budget, Event, news};
 use super::lookups::Lookups;
 use super::observed::{NodeSet, Nodes, Now, Observed, SeenSwarm};
@@ -122,6 +123,7 @@ impl Planner {
         self.look_up(observed, now, &mut plan);
         let tallies = self.tally(observed);
         let overruled = self.overruled(observed);
+        let bypasses = Bypasses::of(observed);
         let awaited = observed.up.clone().or(&observed.connected);
         for seen in &observed.swarms {
             let Some(kept) = self.kept.get_mut(&seen.name) else { continue };
@@ -147,6 +149,7 @@ impl Planner {
                 connected: &observed.connected,
                 awaited: awaited.clone().and(&kept.selected),
                 overruled: overruled.get(&*seen.name).cloned(),
+                bypassed: bypasses.among(&kept.selected),
                 traffic: kept.traffic.bytes().to_status(),
                 settled: observed.settled,
                 clock: now.clock,

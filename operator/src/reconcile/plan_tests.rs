@@ -183,7 +183,7 @@ fn report(is_complete: bool, digest: Digest, moved: u64) -> Arc<Report> {
         from_origin: 10,
     };
     let traffic = TrafficReport { from_peers: moved, to_peers: moved, from_origin: 0 };
-    Arc::new(Report { traffic, artifacts: vec![artifact] })
+    Arc::new(Report { traffic, artifacts: vec![artifact], bypass: None })
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -521,4 +521,24 @@ fn a_thousand_swarms_on_five_thousand_nodes_are_planned_in_no_time() {
     cluster.writes.clear();
     cluster.pass(seconds(60));
     assert_eq!(cluster.writes, [""; 0]);
+}
+
+#[test]
+fn nodes_whose_runtimes_pull_past_the_mirror_are_named_and_told_of_once() {
+    let mut cluster = Cluster::new(10);
+    cluster.apply(ALL, json!({"registries": [{"host": "r.example"}]}));
+    let past = |why: &str| Arc::new(Report { bypass: Some(why.to_owned()), ..Report::default() });
+    cluster.observed.reports = (0..5).map(|node| (node, past("set config_path"))).collect();
+    cluster.observed.reports.push((7, past("look there")));
+    cluster.observed.reports.push((8, Arc::default()));
+    cluster.pass(seconds(5));
+    assert_eq!(cluster.holds(ALL, "MirrorBypassed"), Some("RuntimeConfiguration"));
+    assert_eq!(cluster.holds(ALL, "Ready"), Some("Serving"), "pulls work all the same");
+    let message = cluster.condition(ALL, "MirrorBypassed").message.clone();
+    assert_eq!(message, "node-0000, node-0001, node-0002 and 2 more nodes: set config_path; node-0007: look there");
+    assert_eq!(cluster.told(), ["MirrorBypassed"]);
+    cluster.observed.reports.clear();
+    cluster.pass(seconds(5));
+    assert_eq!(cluster.holds(ALL, "MirrorBypassed"), None);
+    assert_eq!(cluster.told(), [""; 0]);
 }

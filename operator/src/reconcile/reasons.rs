@@ -12,6 +12,8 @@ pub(super) const STALLED: &str = "Stalled";
 pub(super) const ORIGIN_DEGRADED: &str = "OriginDegraded";
 /// Another Swarm is followed where both speak of the same.
 pub(super) const CONFLICT: &str = "Conflict";
+/// Runtimes pull past the mirror.
+pub(super) const MIRROR_BYPASSED: &str = "MirrorBypassed";
 
 // Why it is ready.
 pub(super) const DISTRIBUTED: &str = "Distributed";
@@ -35,6 +37,7 @@ pub(super) const NOT_ALLOWED: &str = "RegistryNotAllowed";
 
 // The rest.
 pub(super) const ORIGIN_BUSY: &str = "OriginBusy";
+pub(super) const RUNTIME_CONFIGURATION: &str = "RuntimeConfiguration";
 pub(super) const OVERRULED: &str = "Overruled";
 pub(super) const NO_PROBLEM: &str = "NoProblem";
 

@@ -47,6 +47,8 @@ pub(super) struct Facts<'a> {
     pub(super) awaited: NodeSet,
     /// Of whom it is overruled, in words.
     pub(super) overruled: Option<String>,
+    /// Whose runtime pulls past the mirror, in words.
+    pub(super) bypassed: Option<String>,
     pub(super) traffic: TrafficStatus,
     pub(super) settled: bool,
     pub(super) clock: Timestamp,
@@ -117,7 +119,7 @@ fn conditions(facts: &Facts<'_>, artifacts: &[ArtifactStatus]) -> Vec<Condition>
     use ConditionStatus::{False, True};
     let standing = standing(facts, artifacts);
     let nothing = || (reasons::NO_PROBLEM.to_owned(), String::new());
-    let mut conditions = Vec::with_capacity(5);
+    let mut conditions = Vec::with_capacity(6);
     let mut say = |kind, status, (reason, message)| conditions.push(condition(facts, kind, status, reason, message));
     match standing {
         Standing::Ready(reason, message) => {
@@ -143,6 +145,10 @@ fn conditions(facts: &Facts<'_>, artifacts: &[ArtifactStatus]) -> Vec<Condition>
     match &facts.overruled {
         Some(words) => say(reasons::CONFLICT, True, (reasons::OVERRULED.to_owned(), words.clone())),
         None => say(reasons::CONFLICT, False, nothing()),
+    }
+    match &facts.bypassed {
+        Some(words) => say(reasons::MIRROR_BYPASSED, True, (reasons::RUNTIME_CONFIGURATION.to_owned(), words.clone())),
+        None => say(reasons::MIRROR_BYPASSED, False, nothing()),
     }
     conditions
 }
