@@ -16,7 +16,7 @@ pub(crate) const EVERYTHING: &[&str] = &[
     "--set=agent.uploadLimit=1Gbit,commonLabels.team=platform,image.pullSecrets[0].name=regcred,image.tag=1.2.3",
     "--set=monitoring.dashboard.enabled=true,monitoring.podMonitor.enabled=true,monitoring.rules.enabled=true",
     "--set=operator.secretNamespaces={team,shoal},operator.trackerNames={a.example,b.example}",
-    "--set=otlpEndpoint=http://collector:4318,runtime.hosts.registries={r.example,s.example=http://s.example:5000}",
+    "--set=proxy.https=http://proxy.example:3128,proxy.none=.local,otlpEndpoint=http://collector:4318,runtime.hosts.registries={r.example,s.example=http://s.example:5000}",
     "--set=operator.image.digest=sha256:0000000000000000000000000000000000000000000000000000000000000000",
     "--set=agent.extraEnv[0].name=A,agent.extraEnv[0].value=b,operator.extraEnv[0].name=A,operator.extraEnv[0].value=b",
 ];
