@@ -38,7 +38,7 @@ async fn pods_pull_through_the_mirror_and_nodes_are_left_as_they_were() {
     let pinned = world.cluster.image("tests/pinned");
     world.run_on("pinned", &format!("{pinned}:1"), Some("node1")).await;
     // Through containerd 1.6; others are in `turmoil.rs`.
-    let copies = world.origin_copies("everywhere", &[48 * MIB, 16 * MIB], 3).await;
+    let copies = world.origin_copies("everywhere", &[96 * MIB, 32 * MIB], 3).await;
     eprintln!("containerd 1.6: {copies:.2} copies of an image came from the registry for {NODES} nodes");
     assert!(copies <= MOST_COPIES, "{copies} copies");
 

@@ -26,7 +26,7 @@ fn options(parallel_fetch: bool) -> Options {
 async fn no_pull_fails_while_shoal_is_upgraded_dies_or_has_no_operator() {
     let Some(mut world) = World::start(options(false)).await else { return };
     world.install_shoal(&json!({})).await;
-    let copies = world.origin_copies("everywhere", &[48 * MIB, 16 * MIB], 1).await;
+    let copies = world.origin_copies("everywhere", &[96 * MIB, 32 * MIB], 1).await;
     eprintln!("containerd 2: {copies:.2} copies of an image came from the registry for {NODES} nodes");
     assert!(copies <= MOST_COPIES, "{copies} copies");
 
@@ -87,7 +87,7 @@ async fn delete_shoal(world: &World, component: &str, node: Option<u8>) {
 async fn a_runtime_that_fetches_parts_at_once_costs_the_registry_no_more() {
     let Some(mut world) = World::start(options(true)).await else { return };
     world.install_shoal(&json!({})).await;
-    let copies = world.origin_copies("everywhere", &[48 * MIB, 16 * MIB], 1).await;
+    let copies = world.origin_copies("everywhere", &[96 * MIB, 32 * MIB], 1).await;
     eprintln!("containerd 2, parallel: {copies:.2} copies of an image came from the registry for {NODES} nodes");
     assert!(copies <= MOST_COPIES, "{copies} copies");
     world.end().await;
