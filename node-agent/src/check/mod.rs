@@ -5,7 +5,7 @@
 //!      └── what is wrong, in a line (advice.rs) ──> the report to trackers ──> the Swarm's status
 //! ```
 //!
-//! State: what was found last. Invariants: what is said of a runtime was seen [`SURE_AFTER`] times in a row; a runtime that doesn't answer isn't judged.
+//! State: what was found last. Invariants: what is said of a runtime was seen three times in a row; a runtime that doesn't answer isn't judged.
 //! Of a runtime that asks the mirror no registry hears.
 //! Absent on purpose: changing the runtime's configuration, or reading it where the runtime doesn't tell it.
 
