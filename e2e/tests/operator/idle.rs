@@ -176,11 +176,30 @@ async fn nobody_writes_anything_when_nothing_happens() {
         ("unreachable-", "Stalled"),
         ("unreachable-", "OriginDegraded"),
         ("refused-", "Stalled"),
+        ("rival-", "Conflict"),
+        ("no-secret-", "Stalled"),
         ("nobody-", "Ready"),
         ("private-", "Ready"),
         ("plain-", "Ready"),
     ] {
         world.until(kind, async || is_true(kind, condition).await).await;
+    }
+
+    let events: Api<Event> = Api::all(world.admin.clone());
+    let is_told = async |reason: &str| {
+        let events = events.list(&ListParams::default()).await.unwrap();
+        events.iter().any(|event| event.reason.as_deref() == Some(reason))
+    };
+    for reason in [
+        "Resolved",
+        "Distributed",
+        "Conflict",
+        "OriginRefused",
+        "OriginUnreachable",
+        "ArtifactNotFound",
+        "SecretUnusable",
+    ] {
+        world.until(reason, async || is_told(reason).await).await;
     }
 
     let (mut last, mut since, began) = (writes(&world).len(), Instant::now(), Instant::now());
