@@ -284,9 +284,12 @@ mod tests {
         // Every byte is verified on its way.
         nodes::pull(&client, &format!("{listen}/lab/image:1").parse().unwrap(), &progress).await.unwrap();
         assert_eq!(image.blob_bytes(), image.config.size_bytes + 2_070_000);
-        let log = fs::read_to_string(directory.join("registry.log")).unwrap();
-        assert_eq!(DockerRegistry::manifest_requests(&log), 2, "{log}");
-        assert_eq!(DockerRegistry::blob_bytes(&log), image.blob_bytes(), "{log}");
+        // A line is written when its answer has gone out, which its reader may have before.
+        let read = || fs::read_to_string(directory.join("registry.log")).unwrap();
+        let is_written = async || DockerRegistry::blob_bytes(&read()) >= image.blob_bytes();
+        fleet.until("registry's log", Duration::from_secs(30), is_written).await.unwrap();
+        assert_eq!(DockerRegistry::manifest_requests(&read()), 2, "{}", read());
+        assert_eq!(DockerRegistry::blob_bytes(&read()), image.blob_bytes(), "{}", read());
         fleet.end().await;
         fs::remove_dir_all(directory).unwrap();
     }
