@@ -17,19 +17,17 @@ use kube::{Api, Client, ResourceExt as _};
 use serde::Serialize;
 use serde_json::json;
 use shoal_api::kube::Swarm;
-use shoal_api::{Condition, ConditionStatus};
 
 use crate::access::list;
 use crate::args::{DoctorArgs, Document};
 use crate::failure::{Failure, one_line};
 use crate::nodes::{AGENTS, is_ready_pod, participants, trouble};
+use crate::outlook::is_bad_news;
 use crate::output;
 
 const OPERATORS: &str = "app.kubernetes.io/name=shoal,app.kubernetes.io/component=operator";
 /// Nodes that are named of each trouble.
 const NAMED: usize = 5;
-/// Conditions that are bad news while they hold.
-const BAD_NEWS: [&str; 4] = ["Stalled", "OriginDegraded", "Conflict", "MirrorBypassed"];
 
 /// What was looked at, and what is wrong with it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -117,14 +115,11 @@ fn of_swarms(swarms: &[Swarm]) -> Vec<Finding> {
     for swarm in swarms {
         let about = format!("Swarm {}", swarm.name_any());
         let conditions = swarm.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        let holds = |condition: &&Condition| {
-            condition.status == ConditionStatus::True && BAD_NEWS.contains(&condition.kind.as_str())
-        };
         let before = findings.len();
         if conditions.is_empty() {
             findings.push(Finding::bad(about.as_str(), "it has no status: no operator leads; see the operator's log"));
         }
-        let bad = conditions.iter().filter(holds);
+        let bad = conditions.iter().filter(|condition| is_bad_news(condition));
         findings.extend(bad.map(|condition| {
             Finding::bad(about.as_str(), format!("{} ({}): {}", condition.kind, condition.reason, condition.message))
         }));
@@ -147,11 +142,10 @@ fn of_agents(swarms: &[Swarm], nodes: &[Node], pods: &[Pod]) -> Vec<Finding> {
         missing.iter().for_each(|what| lacking.entry(what).or_default().push(name));
     }
     let fine = participants.values().filter(|missing| missing.is_empty()).count();
-    let about = format!("agents: {fine} of {} nodes have one that is ready", participants.len());
-    let mut findings = vec![if fine == participants.len() {
-        Finding::good(about)
-    } else {
-        Finding::bad("agents", format!("{fine} of {} nodes have one that is ready", participants.len()))
+    let have_one = format!("{fine} of {} nodes have one that is ready", participants.len());
+    let mut findings = vec![match fine == participants.len() {
+        true => Finding::good(format!("agents: {have_one}")),
+        false => Finding::bad("agents", have_one),
     }];
     findings.extend(lacking.into_iter().map(|(what, names)| {
         let more = names.len().saturating_sub(NAMED);

@@ -42,6 +42,12 @@ pub(crate) fn condition<'a>(swarm: &'a Swarm, kind: &str) -> Option<&'a Conditio
     swarm.status.as_ref()?.conditions.iter().find(|condition| condition.kind == kind)
 }
 
+/// Whether a condition is bad news as it is: true of what should be false.
+pub(crate) fn is_bad_news(condition: &Condition) -> bool {
+    let kinds = ["Stalled", "OriginDegraded", "Conflict", "MirrorBypassed"];
+    condition.status == ConditionStatus::True && kinds.contains(&condition.kind.as_str())
+}
+
 /// The Ready condition's status in a table.
 pub(crate) fn ready_cell(swarm: &Swarm) -> Cell {
     match condition(swarm, "Ready").map(|ready| ready.status) {

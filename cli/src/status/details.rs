@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use shoal_api::kube::Swarm;
 use shoal_api::{ArtifactStatus, Condition, ConditionStatus, SwarmStatus};
 
-use crate::outlook::{artifact, is_complete, is_current, percent};
+use crate::outlook::{artifact, is_bad_news, is_complete, is_current, percent};
 use crate::table::{Cell, Table, Tone};
 use crate::text;
 
@@ -65,8 +65,8 @@ fn tone(condition: &Condition) -> Tone {
     match (condition.kind.as_str(), condition.status) {
         (_, ConditionStatus::Unknown) => Tone::Unclear,
         ("Ready", ConditionStatus::True) => Tone::Good,
-        ("Ready", ConditionStatus::False)
-        | ("Stalled" | "OriginDegraded" | "Conflict" | "MirrorBypassed", ConditionStatus::True) => Tone::Bad,
+        ("Ready", ConditionStatus::False) => Tone::Bad,
+        _ if is_bad_news(condition) => Tone::Bad,
         _ => Tone::Plain,
     }
 }

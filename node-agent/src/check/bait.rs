@@ -34,8 +34,8 @@ pub(crate) fn is_bait(repository: &Repository) -> bool {
 /// The image.
 #[derive(Debug)]
 pub struct Bait {
-    manifest: Bytes,
-    blobs: [Bytes; 2],
+    manifest: (Digest, Bytes),
+    blobs: [(Digest, Bytes); 2],
     laid: Mutex<Laid>,
 }
 
@@ -49,19 +49,19 @@ impl Bait {
     /// For this machine's platform.
     #[must_use]
     pub fn new() -> Self {
-        let layer = Bytes::from_static(EMPTY_TAR);
+        let layer = with_digest(Bytes::from_static(EMPTY_TAR));
         let platform = Platform::of_this_machine();
         let config = json!({
             "architecture": platform.architecture(), "os": "linux", "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [digest(&layer).to_string()]},
+            "rootfs": {"type": "layers", "diff_ids": [layer.0.to_string()]},
         });
-        let config = Bytes::from(config.to_string());
-        let descriptor = |media_type, bytes: &Bytes| json!({"mediaType": media_type, "digest": digest(bytes).to_string(), "size": bytes.len()});
+        let config = with_digest(config.to_string().into());
+        let descriptor = |media_type, (digest, bytes): &(Digest, Bytes)| json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()});
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST,
             "config": descriptor(CONFIG, &config), "layers": [descriptor(LAYER, &layer)],
         });
-        Self { manifest: manifest.to_string().into(), blobs: [config, layer], laid: Mutex::default() }
+        Self { manifest: with_digest(manifest.to_string().into()), blobs: [config, layer], laid: Mutex::default() }
     }
 
     /// Waits for the image of this number from now on, and gives the name by which a runtime finds it.
@@ -85,9 +85,9 @@ impl Bait {
         is_it
     }
 
-    fn blob(&self, digest_of: &Digest) -> Result<Bytes, Failure> {
-        let found = self.blobs.iter().find(|blob| digest(blob) == *digest_of);
-        found.cloned().ok_or_else(|| Failure::new(Reason::NotFound))
+    fn blob(&self, wanted: &Digest) -> Result<Bytes, Failure> {
+        let found = self.blobs.iter().find(|(digest, _)| digest == wanted);
+        found.map(|(_, bytes)| bytes.clone()).ok_or_else(|| Failure::new(Reason::NotFound))
     }
 
     /// Nothing panics with it in hand.
@@ -119,11 +119,11 @@ impl<C> Baited<C> {
 impl<C: Content> Content for Baited<C> {
     async fn manifest(&self, wanted: ManifestRequest) -> Result<Manifest, Failure> {
         let Some(bait) = self.bait(&wanted.repository) else { return self.content.manifest(wanted).await };
-        let digest = digest(&bait.manifest);
+        let (digest, bytes) = bait.manifest.clone();
         match wanted.reference {
             Reference::Digest(asked) if asked != digest => Err(Failure::new(Reason::NotFound)),
             Reference::Digest(_) | Reference::Tag(_) => {
-                Manifest::new(digest, HeaderValue::from_static(MANIFEST), bait.manifest.clone())
+                Manifest::new(digest, HeaderValue::from_static(MANIFEST), bytes)
             }
         }
     }
@@ -149,8 +149,8 @@ impl<C: Content> Content for Baited<C> {
     }
 }
 
-fn digest(bytes: &[u8]) -> Digest {
-    Digest::Sha256(Sha256::digest(bytes).into())
+fn with_digest(bytes: Bytes) -> (Digest, Bytes) {
+    (Digest::Sha256(Sha256::digest(&bytes).into()), bytes)
 }
 
 #[cfg(test)]

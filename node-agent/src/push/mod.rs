@@ -114,8 +114,7 @@ impl Pusher {
                 }
                 _ = looks.tick() => {
                     let artifacts = self.carried.values().map(|carried| (&carried.artifact, &*carried.standing));
-                    let bypass = self.parts.bypass.borrow().clone();
-                    reports.send_replace(report::of(&self.parts, artifacts, bypass.as_deref()));
+                    reports.send_replace(report::of(&self.parts, artifacts));
                 }
             }
         }

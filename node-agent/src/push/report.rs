@@ -27,11 +27,7 @@ pub(super) async fn tell(tracker: TrackerClient, mut reports: watch::Receiver<Re
 }
 
 /// How things are.
-pub(super) fn of<'a>(
-    parts: &Parts,
-    artifacts: impl Iterator<Item = (&'a ResolvedArtifact, &'a Standing)>,
-    bypass: Option<&str>,
-) -> Report {
+pub(super) fn of<'a>(parts: &Parts, artifacts: impl Iterator<Item = (&'a ResolvedArtifact, &'a Standing)>) -> Report {
     let exchanged = parts.exchange.traffic();
     let traffic = TrafficReport {
         from_peers: exchanged.from_peers,
@@ -39,7 +35,7 @@ pub(super) fn of<'a>(
         from_origin: exchanged.from_origin + parts.metrics.passed_through(),
     };
     let artifacts = artifacts.map(|(artifact, standing)| of_artifact(&parts.exchange, artifact, standing.read()));
-    let bypass = bypass.map(|why| one_line(why, MAX_PROBLEM_BYTES));
+    let bypass = parts.bypass.borrow().as_ref().map(|why| one_line(why, MAX_PROBLEM_BYTES));
     Report { traffic, artifacts: artifacts.collect(), bypass }
 }
 

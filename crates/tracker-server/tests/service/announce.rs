@@ -29,8 +29,7 @@ async fn the_first_gets_the_lease_and_when_it_goes_the_next_one_is_told() {
     let cluster = Cluster::new();
     let tracker = cluster.tracker().await;
     let [a, mut b] = [cluster.node("a", &tracker).await, cluster.node("b", &tracker).await];
-    let granted = a.client.announce(&[started(digest(7))]).await.remove(0).unwrap();
-    let LeaseState::Granted(grant) = granted.reply.lease else { panic!("{:?}", granted.reply.lease) };
+    let grant = a.leads(digest(7)).await;
 
     let waiting = b.client.announce(&[started(digest(7))]).await.remove(0).unwrap();
     let lead = a.identity().await;
@@ -57,8 +56,7 @@ async fn links_are_taken_from_who_signed_them() {
     let tracker = cluster.tracker().await;
     let [a, b] = [cluster.node("a", &tracker).await, cluster.node("b", &tracker).await];
     let [lead, other] = [a.identity().await, b.identity().await];
-    let granted = a.client.announce(&[started(digest(7))]).await.remove(0).unwrap();
-    let LeaseState::Granted(grant) = granted.reply.lease else { panic!("{:?}", granted.reply.lease) };
+    let grant = a.leads(digest(7)).await;
 
     let mut unsigned = links(&lead, grant.epoch);
     unsigned.signature = links(&other, grant.epoch).signature;

@@ -23,7 +23,7 @@ use shoal_tracker_server::{
     Replica, ResolveError, Resolved, SecretKind, Server, ServerConfig, ServerLimits, TrackerAddress, Trust,
 };
 use shoal_types::{Digest, Zone};
-use shoal_wire::{Announce, AnnounceEvent, LeaseRequest};
+use shoal_wire::{Announce, AnnounceEvent, LeaseGrant, LeaseRequest, LeaseState};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -149,6 +149,13 @@ impl Node {
         let mut identity = self.client.identity();
         let got = timeout(LONG, identity.wait_for(Option::is_some)).await.expect("a node joins").unwrap().clone();
         got.unwrap()
+    }
+
+    /// Announces a blob that nobody has, and gets its lease.
+    pub(crate) async fn leads(&self, digest: Digest) -> LeaseGrant {
+        let answered = self.client.announce(&[started(digest)]).await.remove(0).unwrap();
+        let LeaseState::Granted(grant) = answered.reply.lease else { panic!("{:?}", answered.reply.lease) };
+        grant
     }
 
     /// Waits until a tracker counts it as connected.
