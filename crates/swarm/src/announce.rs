@@ -35,6 +35,8 @@ pub(crate) struct AnnounceState {
     pub(crate) false_chain: Option<u64>,
     /// The last announce has had no answer.
     pub(crate) unanswered: bool,
+    /// Some announce has had one: a tracker knows of the membership.
+    pub(crate) answered: bool,
     /// Something about a lease that is over.
     pub(crate) parting: Option<LeaseRequest>,
 }
@@ -50,6 +52,7 @@ impl AnnounceState {
             false_chain: None,
             parting: None,
             unanswered: false,
+            answered: false,
         }
     }
 
@@ -76,6 +79,7 @@ impl Engine {
         let transfer = self.transfer_mut(slot);
         transfer.announce.interval = reply.interval.max(MIN_INTERVAL);
         transfer.announce.unanswered = false;
+        transfer.announce.answered = true;
         let new_gateway = std::mem::replace(&mut transfer.gateway, reply.gateway) != reply.gateway;
         if new_gateway && reply.gateway == Some(self.me) {
             self.send_joins(slot, false);
@@ -105,7 +109,8 @@ impl Engine {
         let me = self.me;
         let transfer = self.transfer_mut(slot);
         transfer.announce.announced = None;
-        transfer.announce.started = false;
+        // Who was a member goes on: the new tracker waits for the lead that it doesn't know. Who never was one just comes.
+        transfer.announce.started &= transfer.announce.answered;
         if transfer.lead.is_leading() {
             let own = |links: &SignedLinks| links.publisher == me;
             let all = transfer.chain.batches_from(ChunkIndex::new(0), usize::MAX);

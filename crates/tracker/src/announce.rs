@@ -198,7 +198,10 @@ impl Tracker {
     }
 
     fn admit(&mut self, now: Time, blob: BlobIx, node: NodeIx, id: NodeId) -> Slot {
-        let slot = self.blobs[blob].admit(Member::new(now, node, id, self.nodes[node].zone));
+        let entry = &mut self.blobs[blob];
+        let mut member = Member::new(now, node, id, self.nodes[node].zone);
+        member.owed = (entry.chain.generation(), 0..entry.chain.batch_count());
+        let slot = entry.admit(member);
         self.nodes[node].join(Membership { blob, slot });
         self.counters.joined += 1;
         slot

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use shoal_agent::pull::{Client, Progress};
+use shoal_agent::pull::{Client, Progress, PullError};
 use shoal_e2e::nodes::{self, Node, Tracker};
 use shoal_e2e::processes::Fleet;
 use shoal_e2e::units::Rate;
@@ -72,16 +72,17 @@ impl AgentProcess {
 
     /// Pulls an image through its mirror, as a runtime does.
     pub(crate) async fn pull(&self, image: &ImageName, progress: &Progress) {
+        self.try_pull(image, progress).await.unwrap_or_else(|error| panic!("{}: {error}", self.node.name));
+    }
+
+    pub(crate) async fn try_pull(&self, image: &ImageName, progress: &Progress) -> Result<(), PullError> {
         let client = Client::new(format!("http://{}", self.node.mirror).parse().unwrap(), None);
-        nodes::pull(&client, image, progress).await.unwrap_or_else(|error| panic!("{}: {error}", self.node.name));
+        nodes::pull(&client, image, progress).await
     }
 
     /// The sum of its samples of a metric, whatever their labels.
     pub(crate) async fn counted(&self, metric: &str) -> u64 {
-        let page = get(self.node.admin, "/metrics").await;
-        let samples = page.lines().filter_map(|line| line.strip_prefix(metric));
-        let values = samples.filter(|rest| rest.starts_with([' ', '{'])).filter_map(|rest| rest.rsplit(' ').next());
-        values.map(|value| value.parse::<u64>().unwrap()).sum()
+        counted(self.node.admin, metric).await
     }
 
     /// Whether these bytes are anywhere in its memory.
@@ -105,6 +106,14 @@ impl AgentProcess {
             })
         })
     }
+}
+
+/// The sum of a page's samples of a metric, whatever their labels.
+pub(crate) async fn counted(admin: SocketAddr, metric: &str) -> u64 {
+    let page = get(admin, "/metrics").await;
+    let samples = page.lines().filter_map(|line| line.strip_prefix(metric));
+    let values = samples.filter(|rest| rest.starts_with([' ', '{'])).filter_map(|rest| rest.rsplit(' ').next());
+    values.map(|value| value.parse::<u64>().unwrap()).sum()
 }
 
 /// A page of whoever answers one request a connection.

@@ -265,7 +265,7 @@ impl World {
         SocketAddr::new(self.replica(number).1, self.port)
     }
 
-    fn admin_of(&self, number: u8) -> SocketAddr {
+    pub(crate) fn admin_of(&self, number: u8) -> SocketAddr {
         SocketAddr::new(self.replica(number).1, self.admin_port)
     }
 
