@@ -44,7 +44,7 @@ pub(crate) fn condition<'a>(swarm: &'a Swarm, kind: &str) -> Option<&'a Conditio
 
 /// Whether a condition is bad news as it is: true of what should be false.
 pub(crate) fn is_bad_news(condition: &Condition) -> bool {
-    let kinds = ["Stalled", "OriginDegraded", "Conflict", "MirrorBypassed"];
+    let kinds = ["Stalled", "OriginDegraded", "Conflict", "MirrorBypassed", "PeerBanned"];
     condition.status == ConditionStatus::True && kinds.contains(&condition.kind.as_str())
 }
 

@@ -23,7 +23,7 @@ pub struct SwarmStatus {
     pub traffic: TrafficStatus,
     /// The same in a line, as `kubectl get` shows it.
     pub summary: SummaryStatus,
-    /// Ready, Reconciling, Stalled, OriginDegraded, Conflict, MirrorBypassed.
+    /// Ready, Reconciling, Stalled, OriginDegraded, Conflict, MirrorBypassed, PeerBanned.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }

@@ -334,6 +334,11 @@ impl Engine {
         self.counters
     }
 
+    /// Nodes that are refused for good.
+    pub fn banned(&self) -> impl Iterator<Item = NodeId> {
+        self.banned.iter().copied()
+    }
+
     /// How many neighbours are connected.
     #[must_use]
     pub fn peer_count(&self) -> usize {

@@ -55,8 +55,8 @@ pub use protocol::{Replica, TrackerAddress, TrackerAddressError};
 pub use pull_secret::{PullSecret, SecretKind};
 pub use record::{Anonymous, Record, RecordError, SignedRecord, VerifiedRecord};
 pub use report::{
-    ArtifactReport, ArtifactState, MAX_ARTIFACTS, MAX_PROBLEM_BYTES, MAX_REASON_BYTES, MAX_REPORT_BYTES, NodeReport,
-    Report, TrafficReport,
+    ArtifactReport, ArtifactState, MAX_ARTIFACTS, MAX_BANNED, MAX_PROBLEM_BYTES, MAX_REASON_BYTES, MAX_REPORT_BYTES,
+    NodeReport, Report, TrafficReport,
 };
 pub use resolve::{ImageName, ImageNameError, OriginResolver, OutagePolicy, ResolveError, ResolvePolicy, Resolved};
 pub use routes::routes;

@@ -27,6 +27,8 @@ pub const MAX_ARTIFACTS: usize = 512;
 pub const MAX_REASON_BYTES: usize = 300;
 /// The longest problem, in bytes: a line that says what to do.
 pub const MAX_PROBLEM_BYTES: usize = 600;
+/// Nodes in one report that are refused: a cluster with more liars has other troubles.
+pub const MAX_BANNED: usize = 16;
 /// A node reports once a minute at least. One that has missed two of these is gone.
 const LIVE_FOR: Duration = Duration::from_secs(150);
 
@@ -39,6 +41,8 @@ pub struct Report {
     pub artifacts: Vec<ArtifactReport>,
     /// Why its runtime pulls past the mirror, and what to do about it, in a line.
     pub bypass: Option<String>,
+    /// Nodes that it refuses for good, because of what they send: [`MAX_BANNED`] at most.
+    pub banned: Vec<NodeId>,
 }
 
 /// Bytes since an agent's start.
@@ -113,6 +117,8 @@ struct ReportText {
     artifacts: Vec<ArtifactText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bypass: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    banned: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -146,6 +152,7 @@ impl Report {
             traffic: self.traffic,
             artifacts: self.artifacts.iter().map(ArtifactText::from).collect(),
             bypass: self.bypass.clone(),
+            banned: self.banned.iter().map(NodeId::to_string).collect(),
         };
         serde_json::to_vec(&text).expect("it has texts, numbers and lists")
     }
@@ -163,6 +170,12 @@ impl Report {
         if text.bypass.as_ref().is_some_and(|words| !is_line(words, MAX_PROBLEM_BYTES)) {
             return Err(malformed("what it says of its runtime isn't a line".to_owned()));
         }
+        if text.banned.len() > MAX_BANNED {
+            return Err(malformed(format!("{} nodes refused (at most {MAX_BANNED})", text.banned.len())));
+        }
+        let banned = text.banned.iter().map(|id| node_id(id));
+        let banned =
+            banned.collect::<Option<_>>().ok_or_else(|| malformed("whom it refuses isn't a node".to_owned()))?;
         let mut seen = BTreeSet::new();
         let mut artifacts = Vec::with_capacity(text.artifacts.len());
         for (at, artifact) in text.artifacts.into_iter().enumerate() {
@@ -172,7 +185,7 @@ impl Report {
             }
             artifacts.push(artifact);
         }
-        Ok(Self { traffic: text.traffic, artifacts, bypass: text.bypass })
+        Ok(Self { traffic: text.traffic, artifacts, bypass: text.bypass, banned })
     }
 }
 
@@ -226,6 +239,12 @@ impl ArtifactText {
             from_origin: self.from_origin,
         })
     }
+}
+
+/// As nodes' identities are written.
+fn node_id(text: &str) -> Option<NodeId> {
+    let is_one = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    u128::from_str_radix(text, 16).ok().filter(|_| is_one).map(NodeId::new)
 }
 
 fn is_line(text: &str, most: usize) -> bool {
@@ -344,6 +363,7 @@ mod tests {
             traffic: TrafficReport { from_peers: 1, to_peers: 2, from_origin: u64::MAX },
             artifacts: artifacts.collect(),
             bypass: Some("containerd doesn't ask the mirror".to_owned()),
+            banned: vec![NodeId::new(7), NodeId::new(u128::MAX)],
         };
         let json = report.to_json(&node("a"));
         assert_eq!(Report::parse(&json, &node("a")), Ok(report));
@@ -370,6 +390,9 @@ mod tests {
         }
         let long = Report { bypass: Some("x".repeat(MAX_PROBLEM_BYTES + 1)), ..Report::default() };
         assert!(Report::parse(&long.to_json(&node("a")), &node("a")).is_err());
+        let many = Report { banned: vec![NodeId::new(7); MAX_BANNED + 1], ..Report::default() };
+        assert!(Report::parse(&many.to_json(&node("a")), &node("a")).is_err());
+        assert_eq!([&"0".repeat(32), "7", &"+".repeat(32)].map(|id| node_id(id).is_some()), [true, false, false]);
         let most = (0..MAX_ARTIFACTS)
             .map(|at| artifact(&format!("artifact-{at}"), ArtifactState::Failed("x".repeat(MAX_REASON_BYTES))));
         let most = Report { artifacts: most.collect(), ..Report::default() }.to_json(&node("a"));

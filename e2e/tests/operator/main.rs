@@ -5,6 +5,7 @@
 
 mod agents;
 mod authority;
+mod bans;
 mod bare;
 mod forgery;
 mod identity;

@@ -5,8 +5,8 @@
 //! Absent on purpose: announces (`announces.rs`).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use bytes::BytesMut;
 use shoal_chain::{Link, SignedLinks};
@@ -30,6 +30,10 @@ impl Room {
     pub(super) fn drain(&mut self) {
         while let Some(action) = self.engine.poll_action() {
             self.perform(action);
+        }
+        if self.engine.counters().bans != self.bans_told {
+            self.bans_told = self.engine.counters().bans;
+            *self.desk.banned.write().unwrap_or_else(PoisonError::into_inner) = self.engine.banned().collect();
         }
     }
 

@@ -117,6 +117,8 @@ pub(super) struct Room {
     pub(super) stands_in_at: Option<Time>,
     /// That time is over.
     pub(super) left_alone: bool,
+    /// Bans that others of this process have been told of.
+    pub(super) bans_told: u64,
     pub(super) results: mpsc::Sender<Done>,
     done: mpsc::Receiver<Done>,
     rng: Rng,
@@ -159,6 +161,7 @@ impl Room {
             stand_in: None,
             stands_in_at: None,
             left_alone: false,
+            bans_told: 0,
             results,
             done,
             rng: Rng::new(config_seed),

@@ -14,7 +14,7 @@ use serde::Serialize;
 use shoal_store::{RuntimeStore, Standing, Store, StoreError, StoredBlob};
 use shoal_swarm::Config;
 use shoal_tracker_server::client::{EventStream, TrackerClient};
-use shoal_types::{BlobInfo, BlobKey, ChunkSize, Digest, Geometry, Zone};
+use shoal_types::{BlobInfo, BlobKey, ChunkSize, Digest, Geometry, NodeId, Zone};
 use shoal_wire::NodeName;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -125,6 +125,8 @@ pub(super) struct Desk {
     pub(super) transfers: Mutex<BTreeMap<Digest, Arc<Shared>>>,
     /// Blobs that stay, whatever else wants room.
     pinned: RwLock<BTreeSet<Digest>>,
+    /// Nodes refused for good.
+    pub(super) banned: RwLock<Vec<NodeId>>,
     pub(super) ready: AtomicBool,
     pub(super) traffic: TrafficCounters,
 }
@@ -207,6 +209,7 @@ impl Exchange {
             spoilt: broadcast::Sender::new(SPOILT),
             transfers: Mutex::default(),
             pinned: RwLock::default(),
+            banned: RwLock::default(),
             ready: AtomicBool::new(false),
             traffic: TrafficCounters::default(),
         });
@@ -263,6 +266,12 @@ impl Exchange {
     /// From now on these blobs stay in the store, and no others for that reason.
     pub fn pin(&self, digests: BTreeSet<Digest>) {
         *self.desk.pinned.write().unwrap_or_else(PoisonError::into_inner) = digests;
+    }
+
+    /// Nodes refused for good: the tracker, or their own chunks, say that they send false ones.
+    #[must_use]
+    pub fn banned(&self) -> Vec<NodeId> {
+        self.desk.banned.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Bytes so far.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use shoal_api::ResolvedArtifact;
 use shoal_tracker_server::client::{Reporter, TrackerClient};
-use shoal_tracker_server::{ArtifactReport, ArtifactState, MAX_PROBLEM_BYTES, MAX_REASON_BYTES, Report, TrafficReport};
+use shoal_tracker_server::{
+    ArtifactReport, ArtifactState, MAX_BANNED, MAX_PROBLEM_BYTES, MAX_REASON_BYTES, Report, TrafficReport,
+};
 use tokio::sync::watch;
 
 use super::Parts;
@@ -36,7 +38,9 @@ pub(super) fn of<'a>(parts: &Parts, artifacts: impl Iterator<Item = (&'a Resolve
     };
     let artifacts = artifacts.map(|(artifact, standing)| of_artifact(&parts.exchange, artifact, standing.read()));
     let bypass = parts.bypass.borrow().as_ref().map(|why| one_line(why, MAX_PROBLEM_BYTES));
-    Report { traffic, artifacts: artifacts.collect(), bypass }
+    let mut banned = parts.exchange.banned();
+    banned.truncate(MAX_BANNED);
+    Report { traffic, artifacts: artifacts.collect(), bypass, banned }
 }
 
 fn of_artifact(exchange: &Exchange, artifact: &ResolvedArtifact, standing: State) -> ArtifactReport {

@@ -8,8 +8,6 @@ use std::fmt::Write as _;
 
 use super::observed::{NodeSet, Nodes, Observed};
 
-/// Nodes that are named of each trouble.
-const NAMED: usize = 3;
 /// Troubles that are told. A cluster's nodes are configured alike, mostly.
 const TOLD: usize = 2;
 
@@ -38,20 +36,11 @@ impl<'a> Bypasses<'a> {
         let mut text = String::new();
         for (words, nodes) in here.into_iter().take(TOLD) {
             let separator = if text.is_empty() { "" } else { "; " };
-            let _ = write!(text, "{separator}{}: {words}", self.names(&nodes));
+            let _ = write!(text, "{separator}{}: {words}", self.nodes.some(&nodes));
         }
         if more > 0 {
             let _ = write!(text, "; and {more} other troubles");
         }
         (!text.is_empty()).then_some(text)
-    }
-
-    fn names(&self, nodes: &NodeSet) -> String {
-        let all = self.nodes.names().zip(0..).filter(|(_, node)| nodes.contains(*node)).map(|(name, _)| &**name);
-        let named = all.take(NAMED).collect::<Vec<_>>().join(", ");
-        match (nodes.len() as usize).saturating_sub(NAMED) {
-            0 => named,
-            more => format!("{named} and {more} more nodes"),
-        }
     }
 }

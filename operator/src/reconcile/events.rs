@@ -47,15 +47,15 @@ pub(super) fn news(before: &SwarmStatus, after: &SwarmStatus) -> Vec<Event> {
             news.push(normal(reasons::DISTRIBUTED, note));
         }
     }
-    for kind in [reasons::STALLED, reasons::ORIGIN_DEGRADED, reasons::CONFLICT, reasons::MIRROR_BYPASSED] {
+    let by_kind = [reasons::CONFLICT, reasons::MIRROR_BYPASSED, reasons::PEER_BANNED];
+    for kind in [reasons::STALLED, reasons::ORIGIN_DEGRADED].into_iter().chain(by_kind) {
         let holds = |condition: &&Condition| condition.kind == kind && condition.status == ConditionStatus::True;
         let Some(now) = after.conditions.iter().find(holds) else { continue };
         let then = before.conditions.iter().find(holds);
         let is_same = then.is_some_and(|then| then.reason == now.reason && then.message == now.message);
         let is_told = news.iter().any(|told: &Event| told.reason == now.reason && told.note == now.message);
         if !is_same && !is_told {
-            let by_kind = [reasons::CONFLICT, reasons::MIRROR_BYPASSED].contains(&kind);
-            let reason = if by_kind { kind } else { &now.reason };
+            let reason = if by_kind.contains(&kind) { kind } else { &now.reason };
             news.push(Event { is_warning: true, reason: reason.to_owned(), note: now.message.clone() });
         }
     }

@@ -15,6 +15,7 @@
 //! Absent on purpose: a controller for each object. Conflicts are between Swarms, nodes are everybody's, and 1,000 Swarms are planned in milliseconds.
 
 mod apply;
+mod bans;
 mod bypasses;
 mod election;
 mod events;

@@ -11,6 +11,9 @@ use shoal_api::{LabelSelector, Swarm, SwarmStatus};
 use shoal_tracker_server::{Labels, Report};
 use shoal_types::Time;
 
+/// Nodes that a line names.
+const NAMED: usize = 3;
+
 /// Now, by the clock that only moves forward, and by the one that people read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
@@ -75,6 +78,16 @@ impl Nodes {
 
     pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.by_name.keys()
+    }
+
+    /// Some of these by name, and how many more there are: fit for a line.
+    pub(super) fn some(&self, nodes: &NodeSet) -> String {
+        let all = self.names().zip(0..).filter(|(_, node)| nodes.contains(*node)).map(|(name, _)| &**name);
+        let named = all.take(NAMED).collect::<Vec<_>>().join(", ");
+        match (nodes.len() as usize).saturating_sub(NAMED) {
+            0 => named,
+            more => format!("{named} and {more} more nodes"),
+        }
     }
 
     /// Numbers by name.

@@ -18,6 +18,7 @@ use shoal_api::{ConditionStatus, Mode, Reference, Swarm, SwarmStatus};
 use shoal_tracker_server::{ArtifactState, ResolveError};
 use shoal_types::{Digest, Rng, Time};
 
+use super::bans::Bans;
 use super::bypasses::Bypasses;
 use super::events::{Budget, Event, news};
 use super::lookups::Lookups;
@@ -123,7 +124,7 @@ impl Planner {
         self.look_up(observed, now, &mut plan);
         let tallies = self.tally(observed);
         let overruled = self.overruled(observed);
-        let bypasses = Bypasses::of(observed);
+        let (bypasses, bans) = (Bypasses::of(observed), Bans::of(observed));
         let awaited = observed.up.clone().or(&observed.connected);
         for seen in &observed.swarms {
             let Some(kept) = self.kept.get_mut(&seen.name) else { continue };
@@ -150,6 +151,7 @@ impl Planner {
                 awaited: awaited.clone().and(&kept.selected),
                 overruled: overruled.get(&*seen.name).cloned(),
                 bypassed: bypasses.among(&kept.selected),
+                banned: bans.among(&kept.selected),
                 traffic: kept.traffic.bytes().to_status(),
                 settled: observed.settled,
                 clock: now.clock,

@@ -183,7 +183,7 @@ fn report(is_complete: bool, digest: Digest, moved: u64) -> Arc<Report> {
         from_origin: 10,
     };
     let traffic = TrafficReport { from_peers: moved, to_peers: moved, from_origin: 0 };
-    Arc::new(Report { traffic, artifacts: vec![artifact], bypass: None })
+    Arc::new(Report { traffic, artifacts: vec![artifact], ..Report::default() })
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -541,4 +541,33 @@ fn nodes_whose_runtimes_pull_past_the_mirror_are_named_and_told_of_once() {
     cluster.pass(seconds(5));
     assert_eq!(cluster.holds(ALL, "MirrorBypassed"), None);
     assert_eq!(cluster.told(), [""; 0]);
+}
+
+#[test]
+fn a_node_is_called_banned_when_two_others_refuse_it_and_a_new_leader_does_not_say_it_again() {
+    let mut cluster = Cluster::new(4);
+    cluster.apply(ALL, json!({"registries": [{"host": "r.example"}]}));
+    let liar = shoal_wire::node_id(&"node-0002".parse().unwrap());
+    let refusing = || Arc::new(Report { banned: vec![liar], ..Report::default() });
+    cluster.observed.reports = vec![(0, refusing()), (1, Arc::default()), (3, Arc::default())];
+    cluster.pass(seconds(5));
+    assert_eq!(cluster.holds(ALL, "PeerBanned"), None, "one node's word");
+    cluster.observed.reports[2].1 = refusing();
+    cluster.pass(seconds(5));
+    assert_eq!(cluster.holds(ALL, "PeerBanned"), Some("FalseChunks"));
+    assert!(cluster.condition(ALL, "PeerBanned").message.starts_with("node-0002 sent chunks that were proven false"));
+    assert_eq!(cluster.holds(ALL, "Ready"), Some("Serving"), "the others pull on");
+    assert_eq!(cluster.told(), ["PeerBanned"]);
+
+    let reports = std::mem::take(&mut cluster.observed.reports);
+    cluster.observed.settled = false;
+    cluster.pass(seconds(5));
+    cluster.observed.reports = reports;
+    cluster.observed.settled = true;
+    cluster.pass(seconds(5));
+    assert_eq!(cluster.holds(ALL, "PeerBanned"), Some("FalseChunks"));
+    assert_eq!(cluster.told(), [""; 0]);
+    cluster.observed.reports.clear();
+    cluster.pass(seconds(5));
+    assert_eq!(cluster.holds(ALL, "PeerBanned"), None);
 }

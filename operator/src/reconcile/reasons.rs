@@ -15,6 +15,9 @@ pub(super) const CONFLICT: &str = "Conflict";
 /// Runtimes pull past the mirror.
 pub(super) const MIRROR_BYPASSED: &str = "MirrorBypassed";
 
+/// Nodes are refused by the others because of what they sent.
+pub(super) const PEER_BANNED: &str = "PeerBanned";
+
 // Why it is ready.
 pub(super) const DISTRIBUTED: &str = "Distributed";
 pub(super) const SERVING: &str = "Serving";
@@ -38,6 +41,7 @@ pub(super) const NOT_ALLOWED: &str = "RegistryNotAllowed";
 // The rest.
 pub(super) const ORIGIN_BUSY: &str = "OriginBusy";
 pub(super) const RUNTIME_CONFIGURATION: &str = "RuntimeConfiguration";
+pub(super) const FALSE_CHUNKS: &str = "FalseChunks";
 pub(super) const OVERRULED: &str = "Overruled";
 pub(super) const NO_PROBLEM: &str = "NoProblem";
 

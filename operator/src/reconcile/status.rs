@@ -49,6 +49,8 @@ pub(super) struct Facts<'a> {
     pub(super) overruled: Option<String>,
     /// Whose runtime pulls past the mirror, in words.
     pub(super) bypassed: Option<String>,
+    /// Whom the others refuse, in words.
+    pub(super) banned: Option<String>,
     pub(super) traffic: TrafficStatus,
     pub(super) settled: bool,
     pub(super) clock: Timestamp,
@@ -119,7 +121,7 @@ fn conditions(facts: &Facts<'_>, artifacts: &[ArtifactStatus]) -> Vec<Condition>
     use ConditionStatus::{False, True};
     let standing = standing(facts, artifacts);
     let nothing = || (reasons::NO_PROBLEM.to_owned(), String::new());
-    let mut conditions = Vec::with_capacity(6);
+    let mut conditions = Vec::with_capacity(7);
     let mut say = |kind, status, (reason, message)| conditions.push(condition(facts, kind, status, reason, message));
     match standing {
         Standing::Ready(reason, message) => {
@@ -146,9 +148,18 @@ fn conditions(facts: &Facts<'_>, artifacts: &[ArtifactStatus]) -> Vec<Condition>
         Some(words) => say(reasons::CONFLICT, True, (reasons::OVERRULED.to_owned(), words.clone())),
         None => say(reasons::CONFLICT, False, nothing()),
     }
-    match &facts.bypassed {
-        Some(words) => say(reasons::MIRROR_BYPASSED, True, (reasons::RUNTIME_CONFIGURATION.to_owned(), words.clone())),
-        None => say(reasons::MIRROR_BYPASSED, False, nothing()),
+    let reported = [
+        (reasons::MIRROR_BYPASSED, reasons::RUNTIME_CONFIGURATION, &facts.bypassed),
+        (reasons::PEER_BANNED, reasons::FALSE_CHUNKS, &facts.banned),
+    ];
+    for (kind, reason, words) in reported {
+        // Right after a start nobody has reported yet: what was said holds.
+        let before = || facts.before.conditions.iter().find(|before| before.kind == kind && before.status == True);
+        let holds = || before().filter(|_| !facts.settled).map(|before| before.message.clone());
+        match words.clone().or_else(holds) {
+            Some(words) => say(kind, True, (reason.to_owned(), words)),
+            None => say(kind, False, nothing()),
+        }
     }
     conditions
 }
