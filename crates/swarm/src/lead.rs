@@ -55,6 +55,8 @@ const MAX_UNPUBLISHED: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Lead {
     lease: Option<Lease>,
+    /// The last lease that is over: an answer that was under way may still grant it.
+    over: Option<u64>,
     run: Option<Range<u32>>,
     pub(crate) fed: Fed,
 }
@@ -149,11 +151,11 @@ impl Engine {
             lease.frontier = lease.frontier.max(chunk.get() + 1);
         }
         self.chunk_is_here(now, slot, chunk);
+        self.pump(now);
         self.yield_if_too_slow(now, slot);
         if run_ended {
             self.drive_lead(now, slot);
         }
-        self.pump(now);
     }
 
     /// What is fetched under this lease comes to this node whoever leads: another lead would cost the origin another copy, so this one doesn't
@@ -216,7 +218,9 @@ impl Engine {
     pub(crate) fn take_lease(&mut self, now: Time, slot: BlobSlot, grant: &LeaseGrant) {
         let lead_report = self.config.lead_report;
         let transfer = self.transfer_mut(slot);
-        if transfer.is_served() || transfer.lead.lease.as_ref().is_some_and(|lease| lease.epoch >= grant.epoch) {
+        let knows = |lease: &Lease| lease.epoch >= grant.epoch;
+        let is_over = transfer.lead.over == Some(grant.epoch);
+        if transfer.is_served() || is_over || transfer.lead.lease.as_ref().is_some_and(knows) {
             return;
         }
         // What an earlier lease had begun would be signed under its epoch, and ignored.
@@ -300,7 +304,9 @@ impl Engine {
     pub(crate) fn end_lease(&mut self, slot: BlobSlot, parting: Option<LeaseRequest>) {
         self.forget_fed(slot);
         let transfer = self.transfer_mut(slot);
-        transfer.lead.lease = None;
+        if let Some(lease) = transfer.lead.lease.take() {
+            transfer.lead.over = Some(lease.epoch);
+        }
         if parting.is_some() {
             transfer.announce.parting = parting;
         }
@@ -374,7 +380,7 @@ impl Engine {
         // Where all uplinks are slow something spreads all the same; from one that gives nothing nothing does.
         let most = if self.may_yield(slot) { fetched / BACKLOG_SHARE } else { fetched - fetched / UNSPREAD_SHARE };
         let leads = self.transfer(slot).chain.leases_seen().0;
-        if leads < TOO_MANY_LEADS && self.backlog(slot) > most {
+        if leads < TOO_MANY_LEADS && self.uplink_is_taken(slot) && self.backlog(slot) > most {
             self.end_lease(slot, Some(LeaseRequest::Yielded { epoch }));
             self.announce_soon(now, slot);
             self.fill(now);

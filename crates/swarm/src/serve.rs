@@ -146,6 +146,13 @@ impl Engine {
         }
     }
 
+    /// Whether somebody waits for a chunk of this blob that is here, once all has been put on the link that there is room for. Where nobody
+    /// does it is the others who are slow to ask.
+    pub(crate) fn uplink_is_taken(&self, slot: BlobSlot) -> bool {
+        let have = &self.transfer(slot).have;
+        self.uploads.waiting.iter().any(|waiting| waiting.blob == slot && have.contains(waiting.chunk))
+    }
+
     fn put_on_link(&mut self, now: Time, at: usize) {
         let Waiting { peer, blob, chunk: asked, needs_links, .. } = self.uploads.waiting.swap_remove(at);
         let to = self.peers.handle_at(peer);

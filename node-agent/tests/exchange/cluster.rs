@@ -16,7 +16,7 @@ use shoal_agent::exchange::{
 };
 use shoal_agent::transport;
 
-use shoal_store::{DiskStore, Faults, FaultyStore, Limits, Percent, RuntimeStore};
+use shoal_store::{DiskStore, Faults, FaultyStore, Limits, OpenError, Percent, RuntimeStore};
 use shoal_tracker::{Config, LeaseConfig, ReplicaName};
 use shoal_tracker_server::client::{ClientConfig, TrackerClient};
 use shoal_tracker_server::{
@@ -236,6 +236,16 @@ impl Cluster {
     }
 }
 
+/// What a node that has stopped still hashes lets its store go a moment later.
+async fn open(dir: &Path, limits: Limits) -> DiskStore {
+    loop {
+        match DiskStore::open(dir, limits) {
+            Err(OpenError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 /// An agent without a mirror.
 pub(crate) struct Node {
     pub(crate) exchange: Exchange,
@@ -262,7 +272,7 @@ impl Node {
         };
         let (client, events) = TrackerClient::start(client, shutdown.clone()).await.unwrap();
         let limits = Limits { keep_free: Percent::new(0).unwrap(), ..Limits::new(1 << 30) };
-        let disk = DiskStore::open(&dir.path().join("store"), limits).unwrap();
+        let disk = timeout(LONG, open(&dir.path().join("store"), limits)).await.expect("nobody else has the store");
         let faults = Faults { corrupt_reads: kind == Kind::Liar, ..Faults::default() };
         let store = Arc::new(RuntimeStore::new(Arc::new(FaultyStore::new(disk, faults))));
         let config = ExchangeConfig {

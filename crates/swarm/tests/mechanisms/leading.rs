@@ -190,46 +190,72 @@ fn a_successor_whom_nobody_answers_goes_on_where_links_end() {
     assert_eq!(solo.news().fetches(), [(2, 8)]);
 }
 
-/// A lead with one neighbour that gets nothing, or everything; 40 chunks in 80 ms. What it says of its lease.
-fn slow_uplink(lead_yields: bool, gets: bool, alone: bool) -> News {
-    let mut solo = Solo::without_links(Config { lead_yields, ..open() }, 100);
-    let neighbour = (!alone).then(|| solo.neighbour(&".".repeat(100)));
-    solo.granted(7, 0);
-    fetches_40(solo, neighbour.filter(|_| gets))
+/// What a lead's neighbour does with 40 chunks that come in 80 ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Neighbour {
+    /// Asks for each, and never gets the first one.
+    Asks,
+    /// Has each at once.
+    Gets,
+    /// Asks for nothing, and gets nothing.
+    Idles,
+    /// There is none.
+    None,
 }
 
-fn fetches_40(mut solo: Solo, to: Option<usize>) -> News {
+/// What the lead says and does meanwhile.
+fn leads_beside(lead_yields: bool, neighbour: Neighbour) -> Solo {
+    let mut solo = Solo::without_links(Config { lead_yields, ..open() }, 100);
+    let other = (neighbour != Neighbour::None).then(|| solo.neighbour(&".".repeat(100)));
+    solo.granted(7, 0);
+    fetches_40(&mut solo, other, neighbour);
+    solo
+}
+
+fn fetches_40(solo: &mut Solo, other: Option<usize>, does: Neighbour) {
     for index in 0..40 {
         solo.fetched(7, index);
         solo.wait(ms(2));
-        if let Some(neighbour) = to {
-            let key = solo.content.key();
-            let chunks = [chunk(index)].into();
-            solo.says(neighbour, PeerMessage::Have { key, chunks, load: Default::default() });
+        match (other, does) {
+            (Some(other), Neighbour::Asks) => solo.requests(other, index),
+            (Some(other), Neighbour::Gets) => {
+                let key = solo.content.key();
+                let chunks = [chunk(index)].into();
+                solo.says(other, PeerMessage::Have { key, chunks, load: Default::default() });
+            }
+            _ => {}
         }
     }
-    solo.news()
 }
 
 #[test]
-fn a_lead_whose_chunks_reach_nobody_yields() {
-    let news = slow_uplink(true, false, false);
+fn a_lead_whose_uplink_is_too_slow_yields_and_no_late_answer_grants_it_the_same_again() {
+    let mut solo = leads_beside(true, Neighbour::Asks);
+    let news = solo.news();
     assert!(leases(&news).contains(&LeaseRequest::Yielded { epoch: 7 }));
     assert!(news.actions.iter().any(|action| matches!(action, Action::StopOrigin { .. })));
-    for (lead_yields, gets, alone) in [(false, false, false), (true, true, false), (true, false, true)] {
-        let yielded = leases(&slow_uplink(lead_yields, gets, alone)).contains(&LeaseRequest::Yielded { epoch: 7 });
-        assert!(!yielded, "yields: {lead_yields}, the neighbour gets chunks: {gets}, alone: {alone}");
+    solo.granted(7, 0);
+    assert_eq!(solo.news().fetches(), [], "the answer to what was announced before");
+    solo.granted(8, 32);
+    assert_eq!(solo.news().fetches().len(), 1);
+    for (lead_yields, neighbour) in
+        [(false, Neighbour::Asks), (true, Neighbour::Gets), (true, Neighbour::Idles), (true, Neighbour::None)]
+    {
+        let yielded =
+            leases(&leads_beside(lead_yields, neighbour).news()).contains(&LeaseRequest::Yielded { epoch: 7 });
+        assert!(!yielded, "yields: {lead_yields}, the neighbour: {neighbour:?}");
     }
 }
 
 #[test]
 fn a_lead_to_which_the_bytes_come_anyway_keeps_its_lease() {
     let mut solo = Solo::without_links(open(), 100);
-    solo.neighbour(&".".repeat(100));
+    let other = solo.neighbour(&".".repeat(100));
     solo.granted(7, 0);
     let key = solo.content.key();
     solo.engine.handle_comes_anyway(key, 7);
-    let leases = leases(&fetches_40(solo, None));
+    fetches_40(&mut solo, Some(other), Neighbour::Asks);
+    let leases = leases(&solo.news());
     assert!(!leases.contains(&LeaseRequest::Yielded { epoch: 7 }));
     // Nor has the tracker a reason to take it away.
     let grows = |lease: &LeaseRequest| matches!(lease, LeaseRequest::Holding { backlog, .. } if *backlog > 0);
