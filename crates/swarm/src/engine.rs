@@ -181,7 +181,7 @@ impl Engine {
     /// Leaves a blob's swarm; the chunks that are here stay the caller's.
     pub fn stop(&mut self, now: Time, key: BlobKey) -> Option<ChunkSet> {
         let slot = self.find(key)?;
-        self.end_lease(slot, None);
+        self.end_lease(now, slot, None);
         self.announce(now, slot, AnnounceEvent::Stopped);
         let members: Vec<u16> = self.transfer(slot).members.iter().map(|member| member.peer).collect();
         let to = members.iter().map(|peer| self.peers.handle_at(*peer)).collect();

@@ -48,6 +48,9 @@ const MANY_LEADS: usize = 3;
 const UNSPREAD_SHARE: u32 = 8;
 const TOO_MANY_LEADS: usize = 8;
 
+/// An answer that is later than this isn't under way any more. Not for ever: without a tracker the same epoch comes again.
+const LATE_ANSWER: Duration = Duration::from_secs(1);
+
 /// Links that wait for the next announce, at most: with a signature each some 6 KiB.
 const MAX_UNPUBLISHED: usize = 32;
 
@@ -55,8 +58,8 @@ const MAX_UNPUBLISHED: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Lead {
     lease: Option<Lease>,
-    /// The last lease that is over: an answer that was under way may still grant it.
-    over: Option<u64>,
+    /// The last lease that is over, and since when: an answer that was under way may still grant it.
+    over: Option<(u64, Time)>,
     run: Option<Range<u32>>,
     pub(crate) fed: Fed,
 }
@@ -127,7 +130,7 @@ impl Engine {
                     self.announce_soon(now, slot);
                     if alone {
                         // Nobody else will judge it, and the origin is the witness.
-                        self.end_lease(slot, None);
+                        self.end_lease(now, slot, None);
                         self.withdraw(now, slot, epoch);
                     }
                     return;
@@ -185,7 +188,7 @@ impl Engine {
     pub fn handle_origin_failed(&mut self, now: Time, key: BlobKey, epoch: u64, failure: OriginFailure) {
         let Some(slot) = self.find(key) else { return };
         if self.transfer(slot).lead.lease.as_ref().is_some_and(|lease| lease.epoch == epoch) {
-            self.end_lease(slot, Some(LeaseRequest::Failed { epoch, failure }));
+            self.end_lease(now, slot, Some(LeaseRequest::Failed { epoch, failure }));
             self.announce_soon(now, slot);
             self.fill(now);
         }
@@ -201,7 +204,7 @@ impl Engine {
             Some((earlier, _)) if earlier != epoch => {
                 transfer.announce.false_chain = Some(earlier);
                 let alone = transfer.announce.unanswered;
-                self.end_lease(slot, Some(LeaseRequest::Yielded { epoch }));
+                self.end_lease(now, slot, Some(LeaseRequest::Yielded { epoch }));
                 if alone {
                     // Nobody else will judge it, and the origin is the witness.
                     self.withdraw(now, slot, earlier);
@@ -209,7 +212,7 @@ impl Engine {
             }
             _ => {
                 let failure = OriginFailure::NotFound;
-                self.end_lease(slot, Some(LeaseRequest::Failed { epoch, failure }));
+                self.end_lease(now, slot, Some(LeaseRequest::Failed { epoch, failure }));
             }
         }
         self.announce_soon(now, slot);
@@ -219,12 +222,12 @@ impl Engine {
         let lead_report = self.config.lead_report;
         let transfer = self.transfer_mut(slot);
         let knows = |lease: &Lease| lease.epoch >= grant.epoch;
-        let is_over = transfer.lead.over == Some(grant.epoch);
+        let is_over = transfer.lead.over.is_some_and(|(epoch, at)| epoch == grant.epoch && now.since(at) < LATE_ANSWER);
         if transfer.is_served() || is_over || transfer.lead.lease.as_ref().is_some_and(knows) {
             return;
         }
         // What an earlier lease had begun would be signed under its epoch, and ignored.
-        self.end_lease(slot, None);
+        self.end_lease(now, slot, None);
         let transfer = self.transfer_mut(slot);
         transfer.lead.lease = Some(Lease {
             epoch: grant.epoch,
@@ -242,7 +245,7 @@ impl Engine {
 
     pub(crate) fn lose_lease(&mut self, now: Time, slot: BlobSlot, epoch: u64) {
         if self.transfer(slot).lead.lease.as_ref().is_some_and(|lease| lease.epoch == epoch) {
-            self.end_lease(slot, None);
+            self.end_lease(now, slot, None);
             self.fill(now);
         }
     }
@@ -301,11 +304,11 @@ impl Engine {
         u32::try_from(alone).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn end_lease(&mut self, slot: BlobSlot, parting: Option<LeaseRequest>) {
+    pub(crate) fn end_lease(&mut self, now: Time, slot: BlobSlot, parting: Option<LeaseRequest>) {
         self.forget_fed(slot);
         let transfer = self.transfer_mut(slot);
         if let Some(lease) = transfer.lead.lease.take() {
-            transfer.lead.over = Some(lease.epoch);
+            transfer.lead.over = Some((lease.epoch, now));
         }
         if parting.is_some() {
             transfer.announce.parting = parting;
@@ -381,7 +384,7 @@ impl Engine {
         let most = if self.may_yield(slot) { fetched / BACKLOG_SHARE } else { fetched - fetched / UNSPREAD_SHARE };
         let leads = self.transfer(slot).chain.leases_seen().0;
         if leads < TOO_MANY_LEADS && self.uplink_is_taken(slot) && self.backlog(slot) > most {
-            self.end_lease(slot, Some(LeaseRequest::Yielded { epoch }));
+            self.end_lease(now, slot, Some(LeaseRequest::Yielded { epoch }));
             self.announce_soon(now, slot);
             self.fill(now);
         }
