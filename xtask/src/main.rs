@@ -7,6 +7,8 @@
 //! Absent on purpose: logic about Shoal itself. A command is a list of steps; what a step does is in the crate that it starts.
 
 mod check;
+#[cfg(test)]
+mod documents;
 mod images;
 mod step;
 mod tools;
@@ -189,11 +191,11 @@ mod tests {
 
     use super::*;
 
-    fn parse(line: &str) -> Result<Command, clap::Error> {
+    pub(super) fn parse(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(["cargo xtask"].into_iter().chain(line.split_whitespace())).map(|cli| cli.command)
     }
 
-    fn runs(line: &str) -> String {
+    pub(super) fn runs(line: &str) -> String {
         match parse(line).expect("a valid line") {
             Command::Check(_) | Command::Images(_) => panic!("these are several steps"),
             Command::Test(passed_on) => test(passed_on),

@@ -20,6 +20,7 @@
 mod authority;
 mod certificate;
 pub mod client;
+mod core_figures;
 mod credentials;
 mod directory;
 mod document;

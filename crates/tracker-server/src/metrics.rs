@@ -2,13 +2,15 @@
 //!
 //! State: counters.
 //! Invariants: labels have closed sets of values.
-//! Absent on purpose: nodes, digests and names as labels; what the tracker's core counts (that is in its snapshot).
+//! Absent on purpose: nodes, digests and names as labels; what the tracker's core counts (`core_figures.rs`).
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+use crate::core_figures::CoreFigures;
 
 /// The server's counters. A clone counts into the same.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +25,7 @@ pub struct Metrics {
     pub(crate) origin_requests: Counter,
     pub(crate) forged_links: Counter,
     pub(crate) slow_streams: Counter,
+    pub(crate) core: CoreFigures,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +60,7 @@ impl Metrics {
         tracker.register("origin_requests", "Names for which an origin was asked", self.origin_requests.clone());
         tracker.register("forged_links", "Links whose signature isn't the announcer's", self.forged_links.clone());
         tracker.register("slow_streams", "Streams of events closed because nobody read", self.slow_streams.clone());
+        tracker.register_collector(Box::new(self.core.clone()));
     }
 
     pub(crate) fn connection_refused(&self, reason: &'static str) {

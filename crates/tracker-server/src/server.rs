@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::authority::Authority;
 use crate::certificate::NodeCertificate;
+use crate::core_figures::LOOK_EVERY;
 use crate::credentials::{Credentials, CredentialsError};
 use crate::directory::{Directory, NodeEntry};
 use crate::document::SwarmSource;
@@ -228,6 +229,7 @@ impl Server {
         let Self { listener, shared, driver, tasks, .. } = self;
         let mut driver = tokio::spawn(driver.run(shutdown.clone(), tasks.stop.clone()));
         let mut renewal = tokio::time::interval(Duration::from_secs(600));
+        tasks.questions.spawn(look_at_core(Arc::clone(&shared), shutdown.clone()));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -494,4 +496,13 @@ async fn serve(
     // What is in flight gets a chance to end; a stream of events doesn't end by itself, so it isn't waited for.
     connection.as_mut().graceful_shutdown();
     let _ = timeout(limits.drain, connection).await;
+}
+
+/// Shows the core's figures until the stop.
+async fn look_at_core(shared: Arc<Shared>, stop: CancellationToken) {
+    while stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
+        let seen = shared.commands.ask(|answer| Command::Snapshot { blobs: 0, banned: 0, answer }).await;
+        let Ok(status) = seen else { return };
+        shared.metrics.core.show(status);
+    }
 }

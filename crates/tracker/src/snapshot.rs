@@ -52,6 +52,8 @@ pub struct TrackerStatus {
     pub memberships: usize,
     /// The most popular blobs.
     pub blobs: Vec<BlobStatus>,
+    /// How many nodes are banned.
+    pub bans: usize,
     /// Who is banned and why, in the order in which it happened.
     pub banned: Vec<(NodeId, BanReason)>,
     /// What has happened so far.
@@ -87,8 +89,9 @@ impl Tracker {
     pub fn snapshot(&self, now: Time, blobs: usize, banned: usize) -> TrackerStatus {
         let half_life = self.config.membership.popularity_half_life;
         let quorum = self.config.quorum;
-        let mut ranked: Vec<BlobStatus> = Vec::with_capacity(self.blobs.len());
-        for (_, blob) in self.blobs.iter() {
+        let mut ranked: Vec<BlobStatus> = Vec::new();
+        // Who wants none of them wants the counters, often.
+        for (_, blob) in self.blobs.iter().filter(|_| blobs > 0) {
             ranked.push(BlobStatus {
                 key: blob.info.key(),
                 size_bytes: blob.info.geometry.size_bytes(),
@@ -108,6 +111,7 @@ impl Tracker {
             blobs_known: self.blobs.len(),
             memberships: self.live_memberships,
             blobs: ranked,
+            bans: self.ledger.log().len(),
             banned: self.ledger.banned().take(banned).collect(),
             counters: Counters { directives_dropped: self.outbox.dropped(), ..self.counters.clone() },
         }

@@ -8,6 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use crate::exchange::Exchange;
 /// How old the JSON may be.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The exchange's bytes.
+/// The exchange's bytes, and whom it refuses.
 pub(super) struct ExchangeBytes(pub(super) Exchange);
 
 impl std::fmt::Debug for ExchangeBytes {
@@ -38,7 +39,12 @@ impl Collector for ExchangeBytes {
             let counter = ConstCounter::new(bytes);
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
-        Ok(())
+        let help = "For how long chunks were fetched from origins as the lead, all blobs together";
+        let seconds = ConstCounter::new(traffic.origin_millis as f64 / 1_000.0);
+        seconds.encode(encoder.encode_descriptor("exchange_origin_seconds", help, None, MetricType::Counter)?)?;
+        let banned = ConstGauge::new(i64::try_from(self.0.banned().len()).unwrap_or(i64::MAX));
+        let help = "Nodes refused for good, because they sent what was proven false";
+        banned.encode(encoder.encode_descriptor("exchange_banned_nodes", help, None, MetricType::Gauge)?)
     }
 }
 

@@ -20,6 +20,7 @@ use super::chunks::Stored;
 use super::lead::{self, Errand, Fetched};
 use super::links::Checked;
 use super::room::{Done, Outcome, Room};
+use super::start::RunTime;
 use super::trace::Trace;
 use super::transfer::{CameFrom, TransferError};
 use super::verifying::Job;
@@ -160,7 +161,12 @@ impl Room {
             shelf: blob.shelf(&self.desk.store),
             backlog: self.backlog.clone(),
         };
-        let fetch = blob.trace.fetch(first, end, lead::fetch(errand, self.results.clone()));
+        let (time, results) = (RunTime::begin(&self.desk), self.results.clone());
+        let fetch = async move {
+            let _counted = time;
+            lead::fetch(errand, results).await;
+        };
+        let fetch = blob.trace.fetch(first, end, fetch);
         self.runs.insert(key, tokio::spawn(fetch));
     }
 

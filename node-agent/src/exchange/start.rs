@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use shoal_store::{RuntimeStore, Standing, Store, StoreError, StoredBlob};
@@ -137,6 +137,7 @@ pub(super) struct TrafficCounters {
     pub(super) from_peers: AtomicU64,
     pub(super) to_peers: AtomicU64,
     pub(super) from_origin: AtomicU64,
+    origin_millis: AtomicU64,
 }
 
 /// Bytes so far, of chunks.
@@ -148,6 +149,8 @@ pub struct Traffic {
     pub to_peers: u64,
     /// That this node fetched from an origin as a lead.
     pub from_origin: u64,
+    /// For how long it fetched them, in milliseconds, all its blobs together.
+    pub origin_millis: u64,
 }
 
 /// What is going on.
@@ -333,6 +336,26 @@ impl TrafficCounters {
             from_peers: self.from_peers.load(Ordering::Relaxed),
             to_peers: self.to_peers.load(Ordering::Relaxed),
             from_origin: self.from_origin.load(Ordering::Relaxed),
+            origin_millis: self.origin_millis.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// A run at an origin: its time counts when it ends, also if it is broken off.
+pub(super) struct RunTime {
+    desk: Arc<Desk>,
+    began: Instant,
+}
+
+impl RunTime {
+    pub(super) fn begin(desk: &Arc<Desk>) -> Self {
+        Self { desk: Arc::clone(desk), began: Instant::now() }
+    }
+}
+
+impl Drop for RunTime {
+    fn drop(&mut self) {
+        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.desk.traffic.origin_millis.fetch_add(millis, Ordering::Relaxed);
     }
 }
