@@ -229,9 +229,9 @@ impl Blob {
         if self.has_whole_copy(quorum) { self.tally.claims.max(self.tally.proven) } else { 0 }
     }
 
-    /// Whether a quorum has completed under this generation of the chain.
+    /// Whether a quorum has completed under this generation of the chain. A publisher that is alone is no witness for itself.
     pub(crate) fn chain_is_proven(&self, quorum: Quorum) -> bool {
-        self.tally.fresh_claims > 0 && self.tally.fresh_claims >= quorum.of(self.live.len())
+        self.tally.fresh_claims >= quorum.of(self.live.len()).max(2)
     }
 
     /// Live members who call this generation of the chain false.

@@ -57,6 +57,25 @@ fn a_long_chain_comes_in_several_replies() {
 }
 
 #[test]
+fn a_lead_that_is_alone_proves_its_own_chain_to_nobody() {
+    let mut world = World::with_nodes(3);
+    world.join(0..1);
+    world.say(&Say::completed(0).links(all_links(0, 1, "x")));
+    assert_eq!(world.status().chain, ChainState::Provisional);
+    world.join(1..2);
+    assert_eq!(world.say(&Say::progress(1).false_chain(1)).withdrawn, Some(1), "nobody else is there to know");
+
+    let mut world = World::with_nodes(3);
+    world.join(0..1);
+    world.say(&Say::completed(0).links(all_links(0, 1, "a")));
+    world.join(1..2);
+    world.say(&Say::completed(1));
+    assert_eq!(world.status().chain, ChainState::Closed);
+    world.join(2..3);
+    assert_eq!(world.say(&Say::progress(2).false_chain(1)).withdrawn, None);
+}
+
+#[test]
 fn a_lying_lead_is_withdrawn_by_a_quorum_and_banned_when_the_truth_is_known() {
     let mut world = World::with_nodes(8);
     world.join(0..8);
