@@ -277,7 +277,7 @@ impl Engine {
                 self.fetch(slot, run);
                 return;
             }
-            if let Some(run) = next_run(transfer, frontier..count, |_| true) {
+            if let Some(run) = next_run(transfer, frontier..count, |chunk| is_open(transfer, chunk, false)) {
                 self.fetch(slot, run);
                 return;
             }
@@ -288,7 +288,7 @@ impl Engine {
         lease.trusts_nobody |= stalled;
         let (lease, given_up) = (*lease, lease.trusts_nobody);
         let patient = transfer.idle(now).max(now.since(lease.since)) < hole_patience && !given_up;
-        let lacking = |chunk| given_up || !is_to_be_had(transfer, chunk);
+        let lacking = |chunk| is_open(transfer, chunk, given_up) && (given_up || !is_to_be_had(transfer, chunk));
         if !patient && let Some(run) = next_run(transfer, 0..count, lacking) {
             self.fetch(slot, run);
         }
@@ -398,9 +398,9 @@ fn claimed_frontier(transfer: &Transfer) -> u32 {
     last.map_or(0, |chunk| chunk.get() + 1)
 }
 
-/// The first stretch of open chunks in the range that fit and whose links lead up to it.
+/// The first stretch of chunks in the range that fit and whose links lead up to it.
 fn next_run(transfer: &Transfer, range: Range<u32>, fits: impl Fn(ChunkIndex) -> bool) -> Option<Range<u32>> {
-    let fits = |index: u32| is_open(transfer, ChunkIndex::new(index)) && fits(ChunkIndex::new(index));
+    let fits = |index: u32| fits(ChunkIndex::new(index));
     let start =
         range.clone().find(|index| fits(*index) && transfer.chain.link_before(ChunkIndex::new(*index)).is_some())?;
     let end = (start..range.end).find(|index| !fits(*index)).unwrap_or(range.end);
@@ -408,12 +408,12 @@ fn next_run(transfer: &Transfer, range: Range<u32>, fits: impl Fn(ChunkIndex) ->
 }
 
 /// Whether a chunk is the lead's to fetch: nobody is asked for it, or what a neighbour sends can't be verified before somebody has
-/// fetched it and told its link.
-fn is_open(transfer: &Transfer, chunk: ChunkIndex) -> bool {
+/// fetched it and told its link, or who is asked isn't trusted any more.
+fn is_open(transfer: &Transfer, chunk: ChunkIndex, trusts_nobody: bool) -> bool {
     match transfer.state(chunk) {
         ChunkState::Missing => true,
         ChunkState::Requested { .. } | ChunkState::Arriving { .. } | ChunkState::Held { .. } => {
-            !transfer.chain.can_verify(chunk)
+            trusts_nobody || !transfer.chain.can_verify(chunk)
         }
         ChunkState::Verifying { .. } | ChunkState::Origin | ChunkState::Have => false,
     }
@@ -422,7 +422,7 @@ fn is_open(transfer: &Transfer, chunk: ChunkIndex) -> bool {
 /// What the leases before this one fetched, if hardly anybody got any of it from their holders: they give nothing.
 fn unspread_run(transfer: &Transfer, frontier: u32, gave: impl Fn(u16) -> bool) -> Option<Range<u32>> {
     let epoch_of = |chunk: u32| Some(transfer.chain.author_of(ChunkIndex::new(chunk))?.0);
-    let fits = |chunk: ChunkIndex| is_open(transfer, chunk) && !is_spread(transfer, chunk, &gave);
+    let fits = |chunk: ChunkIndex| is_open(transfer, chunk, false) && !is_spread(transfer, chunk, &gave);
     let mut begin = frontier;
     while begin > 0 {
         let epoch = epoch_of(begin - 1)?;
@@ -489,7 +489,8 @@ mod tests {
     fn a_run_is_the_first_stretch_of_what_is_the_lead_s_to_fetch() {
         let run = |states: &str, linked, from: u32| {
             let transfer = transfer(states, linked);
-            next_run(&transfer, from..transfer.blob.geometry.chunk_count(), |_| true).map(|run| (run.start, run.end))
+            let count = transfer.blob.geometry.chunk_count();
+            next_run(&transfer, from..count, |chunk| is_open(&transfer, chunk, false)).map(|run| (run.start, run.end))
         };
         assert_eq!(run("........", 0, 0), Some((0, 8)));
         assert_eq!(run("**..*...", 7, 0), Some((2, 4)));

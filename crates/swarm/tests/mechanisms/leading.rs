@@ -130,6 +130,21 @@ fn what_is_claimed_and_never_comes_is_fetched_in_the_end() {
 }
 
 #[test]
+fn what_was_asked_of_somebody_and_never_comes_is_fetched_in_the_end() {
+    let config = Config { hole_patience: ms(100), ..patient() };
+    let mut solo = Solo::without_links(config, 4);
+    solo.learns(&[solo.content.batch(1, PREDECESSOR, 0..3, TRUE)]);
+    solo.neighbour("****");
+    assert_eq!(solo.asked().len(), 4);
+    solo.granted(2, 4);
+    solo.wait(ms(250));
+    assert_eq!(solo.news().fetches(), []);
+    solo.wait(ms(100));
+    let news = solo.news();
+    assert_eq!((news.fetches(), news.cancelled().len()), (vec![(0, 4)], 4));
+}
+
+#[test]
 fn a_suspect_s_claims_keep_no_hole_open() {
     let config = Config { hole_patience: ms(100), ..patient() };
     let mut solo = Solo::without_links(config, 4);
