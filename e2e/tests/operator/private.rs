@@ -207,8 +207,8 @@ impl Scene {
         assert!(copies <= 1.05, "{copies}");
         let holders = password_holders(&self.nodes);
         let Some(tokens) = &self.origin.tokens else {
-            // That it is found where it is to be found gives the other counts a meaning.
-            assert!((1..NODES.len()).contains(&holders), "the leads hold it: {holders}");
+            // That it is found where it is to be found gives the other counts a meaning. Each node may have led some part.
+            assert!(holders > 0, "the leads hold it");
             return;
         };
         assert_eq!(holders, 0, "agents get tokens for one repository, and the password never");
