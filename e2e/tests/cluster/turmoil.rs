@@ -69,9 +69,7 @@ async fn without_operator(world: &mut World) {
     let during = round.end(world).await;
     let after = Round::begin(world, "operator-gone", &LARGE).await.end(world).await;
     eprintln!("without an operator: {during:.2} copies where it went meanwhile, {after:.2} where it was gone before");
-    // Members stand in for the tracker. How soon they are asked depends on the machine.
-    let alone = f64::from(NODES);
-    assert!(during < alone && after < alone, "{during} and {after} copies: each for itself would be {alone}");
+    assert!(during < 2.0 && after < 2.0, "{during} and {after} copies");
 }
 
 /// Pods go at once, as when their nodes are cut off.
