@@ -41,9 +41,9 @@ fn programs() -> PathBuf {
 /// What a line of `cargo xtask` comes to, as far as it is one of our programs.
 fn of_xtask(line: &str) -> Option<(String, String)> {
     let runs = super::tests::runs(line);
-    let (cargo, args) = runs.split_once(" -- ").unwrap_or((&runs, ""));
-    let program = cargo.split_once("--bin ").map(|(_, program)| program.trim_end_matches(" --"));
-    Some((program?.to_owned(), args.to_owned()))
+    let line = runs.strip_prefix("RELEASE/")?;
+    let (program, args) = line.split_once(' ').unwrap_or((line, ""));
+    Some((program.to_owned(), args.to_owned()))
 }
 
 fn takes(program: &str, args: &str) -> Option<Result<(), String>> {

@@ -14,8 +14,10 @@ mod step;
 mod tools;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::step::{Step, StepFailed};
@@ -89,15 +91,12 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Check(options) => check::run(&options),
         Command::Test(passed_on) => test(passed_on).run("mend the failing test or build shown above"),
-        Command::Bench(bench) if bench.program().is_some() => {
-            build_programs().run(TO_BUILD)?;
-            bench.step().become_it()
-        }
-        Command::Bench(bench) => bench.step().run("mend the failing benchmark or build shown above"),
+        Command::Bench(bench) if bench.program().is_some() => in_release(bench.step()?),
+        Command::Bench(bench) => bench.step()?.run("mend the failing benchmark or build shown above"),
         Command::Sim(passed_on) => sim(passed_on).become_it(),
-        Command::Demo(passed_on) => in_release(demo(passed_on)),
-        Command::Lab(passed_on) => in_release(e2e(passed_on.into_args(), "shoal-lab")),
-        Command::Cluster(passed_on) => e2e(passed_on.into_args(), "shoal-cluster").become_it(),
+        Command::Demo(passed_on) => in_release(demo(passed_on)?),
+        Command::Lab(passed_on) => in_release(e2e(passed_on.into_args(), "shoal-lab")?),
+        Command::Cluster(passed_on) => in_release(e2e(passed_on.into_args(), "shoal-cluster")?),
         Command::Images(options) => images::run(&options),
         Command::Generate => crds("write").run("mend the build or what is said above"),
     }
@@ -127,21 +126,16 @@ const CHART_CRDS: &str = "charts/shoal/files/crds";
 /// The benchmarks that are programs of `e2e/`.
 const PROGRAMS: [(&str, &str); 2] = [("agent", "shoal-bench"), ("tracker", "shoal-tracker-bench")];
 
-const TO_BUILD: &str = "mend the build shown above; it takes the toolchain of rust-toolchain.toml and a C compiler";
-
-/// A program of `e2e/`, which starts the agent's and the operator's. All are built by one line, so that they share their dependencies' features
-/// and the second line builds nothing.
-fn in_release(step: Step) -> anyhow::Result<()> {
-    build_programs().run(TO_BUILD)?;
-    step.become_it()
-}
-
-fn build_programs() -> Step {
+/// A program of `e2e/`, which starts the agent's and the operator's: all are built by one line, and it is started by its path. `cargo run` would unite
+/// other features and build half of everything again.
+fn in_release(program: Step) -> anyhow::Result<()> {
     Step::cargo(["build", "--release", "--bins", "-p", "shoal-agent", "-p", "shoal-operator", "-p", "shoal-e2e"])
+        .run("mend the build shown above; it takes the toolchain of rust-toolchain.toml and a C compiler")?;
+    program.become_it()
 }
 
 /// On this machine's loopback, or with `--cluster` on real kubelets.
-fn demo(passed_on: PassedOn) -> Step {
+fn demo(passed_on: PassedOn) -> anyhow::Result<Step> {
     let mut args = passed_on.into_args();
     let Some(at) = args.iter().position(|arg| arg == "--cluster") else { return e2e(args, "shoal-demo") };
     args[at] = "demo".into();
@@ -149,8 +143,15 @@ fn demo(passed_on: PassedOn) -> Step {
     e2e(args, "shoal-cluster")
 }
 
-fn e2e(args: Vec<OsString>, program: &str) -> Step {
-    Step::cargo(["run", "--quiet", "--release", "-p", "shoal-e2e", "--bin", program, "--"]).args(args)
+fn e2e(args: Vec<OsString>, program: &str) -> anyhow::Result<Step> {
+    Ok(Step::program(release()?.join(program)).args(args))
+}
+
+/// Where cargo puts release builds: beside the directory that has this program.
+fn release() -> anyhow::Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    let debug = this.ancestors().find(|directory| directory.ends_with("debug"));
+    Ok(debug.context("this isn't where cargo puts it: run it as `cargo xtask`")?.with_file_name("release"))
 }
 
 /// From the workspace's root cargo tests every member; a `-p` among the arguments narrows that, which `--workspace` would forbid.
@@ -176,12 +177,12 @@ impl Bench {
     }
 
     /// `--bench` leaves out the unit tests' harnesses, which `cargo bench` would start too and which don't know Criterion's arguments.
-    fn step(self) -> Step {
+    fn step(self) -> anyhow::Result<Step> {
         if let Some(program) = self.program() {
             return e2e(self.passed_on, program);
         }
         let step = Step::cargo(["bench", "--bench"]).args([self.name]);
-        if self.passed_on.is_empty() { step } else { step.args(["--"]).args(self.passed_on) }
+        Ok(if self.passed_on.is_empty() { step } else { step.args(["--"]).args(self.passed_on) })
     }
 }
 
@@ -195,18 +196,20 @@ mod tests {
         Cli::try_parse_from(["cargo xtask"].into_iter().chain(line.split_whitespace())).map(|cli| cli.command)
     }
 
+    /// What a line comes to; what is built is RELEASE/PROGRAM.
     pub(super) fn runs(line: &str) -> String {
-        match parse(line).expect("a valid line") {
+        let step = match parse(line).expect("a valid line") {
             Command::Check(_) | Command::Images(_) => panic!("these are several steps"),
-            Command::Test(passed_on) => test(passed_on),
+            Command::Test(passed_on) => Ok(test(passed_on)),
             Command::Bench(bench) => bench.step(),
-            Command::Sim(passed_on) => sim(passed_on),
+            Command::Sim(passed_on) => Ok(sim(passed_on)),
             Command::Demo(passed_on) => demo(passed_on),
             Command::Lab(passed_on) => e2e(passed_on.into_args(), "shoal-lab"),
             Command::Cluster(passed_on) => e2e(passed_on.into_args(), "shoal-cluster"),
-            Command::Generate => crds("write"),
-        }
-        .to_string()
+            Command::Generate => Ok(crds("write")),
+        };
+        let step = step.expect("the test is where cargo puts it").to_string();
+        step.replace(&*release().unwrap().to_string_lossy(), "RELEASE")
     }
 
     #[test]
@@ -224,18 +227,15 @@ mod tests {
             ("bench", "cargo bench --bench '*'"),
             ("bench chain", "cargo bench --bench chain"),
             ("bench chain -- --quick", "cargo bench --bench chain -- --quick"),
-            ("bench agent", "cargo run --quiet --release -p shoal-e2e --bin shoal-bench --"),
-            ("bench agent -- --pairs 1", "cargo run --quiet --release -p shoal-e2e --bin shoal-bench -- --pairs 1"),
-            ("bench tracker", "cargo run --quiet --release -p shoal-e2e --bin shoal-tracker-bench --"),
+            ("bench agent", "RELEASE/shoal-bench"),
+            ("bench agent -- --pairs 1", "RELEASE/shoal-bench --pairs 1"),
+            ("bench tracker", "RELEASE/shoal-tracker-bench"),
             ("sim", "cargo run --release -p shoal-sim --"),
             ("sim --help", "cargo run --release -p shoal-sim -- --help"),
-            ("lab --help", "cargo run --quiet --release -p shoal-e2e --bin shoal-lab -- --help"),
-            ("demo --nodes 4", "cargo run --quiet --release -p shoal-e2e --bin shoal-demo -- --nodes 4"),
-            (
-                "demo --nodes 4 --cluster --json",
-                "cargo run --quiet --release -p shoal-e2e --bin shoal-cluster -- demo --nodes 4 --json",
-            ),
-            ("cluster tools -- etcd", "cargo run --quiet --release -p shoal-e2e --bin shoal-cluster -- tools -- etcd"),
+            ("lab --help", "RELEASE/shoal-lab --help"),
+            ("demo --nodes 4", "RELEASE/shoal-demo --nodes 4"),
+            ("demo --nodes 4 --cluster --json", "RELEASE/shoal-cluster demo --nodes 4 --json"),
+            ("cluster tools -- etcd", "RELEASE/shoal-cluster tools -- etcd"),
             (
                 "generate",
                 "cargo run --quiet -p shoal-api --features kube --example crds -- write crds charts/shoal/files/crds",

@@ -29,6 +29,8 @@ pub enum Tool {
     Kubectl,
     /// What installs charts.
     Helm,
+    /// What pushes and pulls files as artifacts.
+    Oras,
     /// What answers for Services' names.
     Coredns,
     /// What runs containers.
@@ -52,6 +54,14 @@ const HELM: Module = Module {
     version_variable: "helm.sh/helm/v3/internal/version.version",
 };
 
+const ORAS: Module = Module {
+    name: "oras",
+    path: "oras.land/oras",
+    version: "v1.3.6",
+    programs: &["cmd/oras"],
+    version_variable: "oras.land/oras/internal/version.Version",
+};
+
 impl Tool {
     /// The program, fetched or built first if this machine doesn't have it yet.
     ///
@@ -61,6 +71,7 @@ impl Tool {
         match self {
             Self::Etcd => Ok(debian::package(ETCD_PACKAGE)?.join("usr/bin/etcd")),
             Self::Helm => Ok(HELM.programs()?.join("helm")),
+            Self::Oras => Ok(ORAS.programs()?.join("oras")),
             Self::Coredns => coredns::program(),
             Self::Runc => Ok(debian::package(RUNC_PACKAGE)?.join("usr/sbin/runc")),
             Self::CniPlugins => Ok(debian::package(CNI_PACKAGE)?.join("usr/lib/cni")),
@@ -78,6 +89,7 @@ impl Tool {
         match self {
             Self::Etcd => debian::is_cached(ETCD_PACKAGE),
             Self::Helm => HELM.is_cached(),
+            Self::Oras => ORAS.is_cached(),
             Self::Coredns => coredns::is_cached(),
             Self::Runc => debian::is_cached(RUNC_PACKAGE),
             Self::CniPlugins => debian::is_cached(CNI_PACKAGE),
@@ -105,6 +117,7 @@ impl fmt::Display for Tool {
             Self::Kubelet => "kubelet",
             Self::Kubectl => "kubectl",
             Self::Helm => "helm",
+            Self::Oras => "oras",
             Self::Coredns => "coredns",
             Self::Runc => "runc",
             Self::CniPlugins => "cni-plugins",

@@ -3,7 +3,7 @@
 //! | source | for |
 //! |---|---|
 //! | [`debian`]: the distribution's packages, unpacked and not installed | what needs no version of its own: containerd 1.6, runc, docker-registry, etcd |
-//! | [`golang`]: built from Go modules | what the distribution doesn't have: containerd 2, helm |
+//! | [`golang`]: built from Go modules | what the distribution doesn't have: containerd 2, helm, oras |
 //! | [`kubernetes`], `coredns`: built in a module of ours | Kubernetes' own programs, which Go alone doesn't know how to build; CoreDNS without every cloud |
 //!
 //! [`cluster`] is the list of what a cluster takes.

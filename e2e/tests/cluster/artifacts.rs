@@ -11,7 +11,7 @@ use serde_json::json;
 use shoal_e2e::cluster::{Origin, sleeping_image};
 use shoal_e2e::tools::cluster::Tool;
 use shoal_oci::manifest::Manifest;
-use shoal_oci::testing::{Content, Image};
+use shoal_oci::testing::Content;
 use shoal_types::Digest;
 
 use crate::content::{MIB, NODES, judge_copies, of_swarm};
@@ -21,13 +21,30 @@ use crate::world::World;
 const MIRROR: &str = "127.0.0.1:9395";
 const VERSION: &str = "7.8.9";
 
+const MODEL: &str = "models/small";
+const TAG: &str = "v2";
+
+struct Packed {
+    name: &'static str,
+    media_type: &'static str,
+    bytes: u64,
+}
+
+/// Files of types of their own, an empty one among them.
+const FILES: [Packed; 4] = [
+    Packed { name: "weights.bin", media_type: "application/vnd.example.weights", bytes: 20 * MIB },
+    Packed { name: "README.md", media_type: "text/markdown", bytes: 17 },
+    Packed { name: "vocabulary.json", media_type: "application/vnd.example.vocabulary+json", bytes: 70_000 },
+    Packed { name: "nothing", media_type: "application/vnd.example.nothing", bytes: 0 },
+];
+
 /// The registry is off afterwards.
 pub(crate) async fn what_is_pushed_is_there_first(world: &mut World) {
     let origin = world.cluster.origin();
     let chart = push_chart(world, &origin).await;
     let image = sleeping_image(&[20 * MIB, 4 * MIB], 41).unwrap();
     let image = origin.registry().store_image("tests/ahead", "1", image).unwrap();
-    let files = origin.registry().store_image("models/small", "v2", files()).unwrap();
+    let files = push_files(world, &origin).await;
 
     let before = origin.sent().unwrap();
     let artifact = |name: &str, reference: &str, placement: &str| json!({"name": name, "reference": origin.image(reference), "placement": placement, "pin": placement == "Cache"});
@@ -35,12 +52,13 @@ pub(crate) async fn what_is_pushed_is_there_first(world: &mut World) {
     let artifacts = [
         artifact("image", "tests/ahead:1", "Runtime"),
         artifact("chart", &chart_name, "Cache"),
-        artifact("files", "models/small:v2", "Cache"),
+        artifact("files", &format!("{MODEL}:{TAG}"), "Cache"),
     ];
     world.apply_swarm("default", json!({"registries": [of_swarm(&origin)], "artifacts": artifacts})).await;
     let digests = world.until_pushed("default", NODES).await;
-    assert_eq!((digests["image"], digests["files"]), (image.digest, files.digest));
-    let bytes = image.blob_bytes() + files.blob_bytes() + fs::metadata(&chart).unwrap().len();
+    assert_eq!(digests["image"], image.digest);
+    let bytes =
+        image.blob_bytes() + FILES.iter().map(|file| file.bytes).sum::<u64>() + fs::metadata(&chart).unwrap().len();
     judge_copies("pushed", origin.sent().unwrap() - before, bytes);
 
     let before = origin.sent().unwrap();
@@ -61,23 +79,11 @@ pub(crate) async fn what_is_pushed_is_there_first(world: &mut World) {
             fs::read(&pulled).unwrap() == fs::read(&chart).unwrap(),
             "node{node}'s chart is the one that was pushed"
         );
-        for (repository, tag, digest) in
-            [("charts/shoal", VERSION, digests["chart"]), ("models/small", "v2", digests["files"])]
-        {
+        pull_files(world, node, &files).await;
+        for (repository, tag, digest) in [("charts/shoal", VERSION, digests["chart"]), (MODEL, TAG, digests["files"])] {
             is_given_by(world, node, &origin, (repository, tag, digest)).await;
         }
     }
-}
-
-/// Files as `oras push` packs them: types of their own, an empty one among them.
-fn files() -> shoal_e2e::cluster::Stored {
-    let files = [
-        ("application/vnd.example.weights", Content::random(42, 20 * MIB)),
-        ("text/markdown", Content::bytes("# A small model\n")),
-        ("application/vnd.example.vocabulary+json", Content::bytes("{\"a\": 1}")),
-        ("application/vnd.example.nothing", Content::bytes("")),
-    ];
-    Image::artifact("application/vnd.example.model", files)
 }
 
 /// Every byte of an artifact comes from a node's mirror as it lies in the registry that is off.
@@ -125,11 +131,42 @@ async fn pull_chart(world: &World, node: u8) -> PathBuf {
     to.join(format!("shoal-{VERSION}.tgz"))
 }
 
-/// helm on a node, with nothing of the developer's in sight.
+/// Writes files and pushes them as one artifact; their directory.
+async fn push_files(world: &World, origin: &Origin) -> PathBuf {
+    let directory = world.cluster.directory().join("files");
+    fs::create_dir(&directory).unwrap();
+    for (seed, file) in (42..).zip(&FILES) {
+        fs::write(directory.join(file.name), Content::random(seed, file.bytes).to_bytes()).unwrap();
+    }
+    let reference = format!("{}/{MODEL}:{TAG}", origin.host());
+    let named = FILES.map(|file| format!("{}:{}", file.name, file.media_type));
+    let mut arguments = vec!["push", "--plain-http", "--artifact-type", "application/vnd.example.model", &reference];
+    arguments.extend(named.iter().map(String::as_str));
+    run_in(&directory, world, 1, Tool::Oras, &arguments).await;
+    directory
+}
+
+/// Pulls them through a node's mirror.
+async fn pull_files(world: &World, node: u8, pushed: &Path) {
+    let directory = world.cluster.directory().join(format!("files-{node}"));
+    fs::create_dir(&directory).unwrap();
+    run_in(&directory, world, node, Tool::Oras, &["pull", "--plain-http", &format!("{MIRROR}/{MODEL}:{TAG}")]).await;
+    for file in FILES {
+        let [pushed, pulled] = [pushed, &directory].map(|directory| fs::read(directory.join(file.name)).unwrap());
+        assert!(pushed == pulled, "node{node}'s {} is the one that was pushed", file.name);
+    }
+}
+
 async fn helm(world: &World, node: u8, arguments: &[&str]) {
+    run_in(world.cluster.directory(), world, node, Tool::Helm, arguments).await;
+}
+
+/// A tool on a node in a directory, with nothing of the developer's in sight.
+async fn run_in(directory: &Path, world: &World, node: u8, tool: Tool, arguments: &[&str]) {
     let mut home = OsString::from("HOME=");
     home.push(world.cluster.directory().join(format!("home-{node}")));
-    let mut command = vec!["env".into(), "-i".into(), home, Tool::Helm.program().unwrap().into()];
+    let mut command = vec!["env".into(), "-i".into(), "-C".into(), directory.into(), home];
+    command.push(tool.program().unwrap().into());
     command.extend(arguments.iter().map(OsString::from));
-    world.cluster.in_network(node, &command).await.unwrap_or_else(|error| panic!("helm {arguments:?}: {error:#}"));
+    world.cluster.in_network(node, &command).await.unwrap_or_else(|error| panic!("{tool} {arguments:?}: {error:#}"));
 }

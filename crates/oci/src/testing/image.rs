@@ -1,4 +1,4 @@
-//! Images made of generated layers, and artifacts that are none.
+//! Images made of generated layers.
 //!
 //! State: none. Invariants: the same sizes and seed make the same image; a runtime can unpack it.
 //! Absent on purpose: compression. Random bytes don't get smaller, and what a layer unpacks to is the layer itself.
@@ -50,43 +50,23 @@ impl Image {
         layers: impl IntoIterator<Item = Content>,
         config: &Value,
     ) -> (Self, Vec<(Digest, Content)>) {
-        let layers: Vec<_> = layers.into_iter().map(|content| (IMAGE_LAYER_MEDIA_TYPE, content)).collect();
-        let diff_ids: Vec<String> = layers.iter().map(|(_, layer)| layer.digest().to_string()).collect();
-        let config = json!({
-            "architecture": architecture, "os": "linux", "config": config,
-            "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        });
-        let config = (IMAGE_CONFIG_MEDIA_TYPE, Content::bytes(config.to_string()));
-        Self::of_parts(&json!({"mediaType": OCI_IMAGE_MEDIA_TYPE}), layers, config)
-    }
-
-    /// Makes an artifact of files with media types of their own, as `oras push` does: its configuration is the empty one.
-    #[must_use]
-    pub fn artifact<'a>(
-        artifact_type: &str,
-        files: impl IntoIterator<Item = (&'a str, Content)>,
-    ) -> (Self, Vec<(Digest, Content)>) {
-        let config = ("application/vnd.oci.empty.v1+json", Content::bytes("{}"));
-        Self::of_parts(&json!({"mediaType": OCI_IMAGE_MEDIA_TYPE, "artifactType": artifact_type}), files, config)
-    }
-
-    fn of_parts<'a>(
-        head: &Value,
-        layers: impl IntoIterator<Item = (&'a str, Content)>,
-        config: (&str, Content),
-    ) -> (Self, Vec<(Digest, Content)>) {
         let mut blobs = Vec::new();
-        let mut descriptor = |(media_type, content): (&str, Content)| {
+        let mut descriptor = |media_type: &str, content: Content| {
             let (digest, size_bytes) = (content.digest(), content.len());
             blobs.push((digest, content));
             Descriptor { media_type: media_type.into(), digest, size_bytes, elsewhere: false }
         };
-        let layers: Vec<_> = layers.into_iter().map(&mut descriptor).collect();
-        let config = descriptor(config);
-        let mut manifest = head.clone();
-        manifest["schemaVersion"] = 2.into();
-        manifest["config"] = written(&config);
-        manifest["layers"] = layers.iter().map(written).collect();
+        let layers: Vec<_> = layers.into_iter().map(|layer| descriptor(IMAGE_LAYER_MEDIA_TYPE, layer)).collect();
+        let diff_ids: Vec<String> = layers.iter().map(|layer| layer.digest.to_string()).collect();
+        let config = json!({
+            "architecture": architecture, "os": "linux", "config": config,
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        let config = descriptor(IMAGE_CONFIG_MEDIA_TYPE, Content::bytes(config.to_string()));
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": OCI_IMAGE_MEDIA_TYPE, "config": written(&config),
+            "layers": layers.iter().map(written).collect::<Vec<_>>(),
+        });
         let manifest = Bytes::from(manifest.to_string());
         let digest = Content::bytes(manifest.clone()).digest();
         (Self { digest, manifest, media_type: OCI_IMAGE_MEDIA_TYPE, config, layers }, blobs)
