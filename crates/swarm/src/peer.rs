@@ -256,6 +256,12 @@ impl Pace {
         self.bytes_in(Duration::from_secs(1))
     }
 
+    /// How long so many bytes take; none, where nothing has come yet.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    pub(crate) fn time_for(&self, bytes: u64) -> Option<Duration> {
+        Duration::try_from_secs_f64(bytes as f64 / self.bytes_per_second).ok()
+    }
+
     /// Bytes that arrive within this time.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, never negative")]

@@ -10,13 +10,14 @@
 //! Absent on purpose: blame. A promise that isn't kept was broken by whoever sent the chunk there, more likely than not.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use shoal_types::{BlobKey, ChunkIndex, ChunkSet, Time};
 use shoal_wire::{PeerMessage, RejectReason};
 
 use crate::action::{Action, Recipients};
 use crate::engine::{Engine, Violation};
-use crate::peer::{BlobSlot, PeerHandle};
+use crate::peer::{BlobSlot, Outstanding, Peer, PeerHandle};
 use crate::transfer::{ChunkState, Transfer};
 
 /// Promises that are remembered, the latest ones: twice as many sources as there usually are, with four chunks arriving at each, and as
@@ -162,11 +163,20 @@ impl Engine {
         }
     }
 
+    /// What was promised comes to the neighbour first and then to us: it may take twice what a chunk takes from there. Taken back sooner, on a slow
+    /// link, it is on its way already and comes in vain.
+    fn promise_patience(&self, peer: &Peer, owed: &Outstanding) -> Duration {
+        let takes = peer.pace.time_for(self.transfer(owed.blob).chunk_bytes(owed.chunk));
+        let trip = self.round_trip.unwrap_or_default();
+        takes.map_or(self.config.snub_after, |takes| (Self::SWEEP + (takes + trip) * 2).min(self.config.snub_after))
+    }
+
     /// What was promised a while ago and somebody else has by now is to be had there.
     pub(crate) fn give_up_promises(&mut self, now: Time) {
         let mut overdue = Vec::new();
         for (handle, peer) in self.peers.iter() {
-            let late = peer.outstanding.iter().filter(|owed| owed.promised && now.since(owed.asked) >= Self::SWEEP);
+            let is_late = |owed: &&Outstanding| now.since(owed.asked) >= self.promise_patience(peer, owed);
+            let late = peer.outstanding.iter().filter(|owed| owed.promised && !owed.arriving).filter(is_late);
             let had = late.filter(|owed| self.transfer(owed.blob).availability[owed.chunk.as_usize()] > 0);
             overdue.extend(had.map(|owed| (owed.blob, owed.chunk, handle.slot)));
         }

@@ -1,5 +1,7 @@
 //! Chunks that are asked for before they are here.
 
+use std::time::Duration;
+
 use shoal_swarm::Config;
 use shoal_wire::{Load, PeerMessage, RejectReason};
 
@@ -151,17 +153,38 @@ fn a_promise_is_no_silence_until_it_is_kept() {
     assert_eq!(solo.engine.counters().snubs, 1);
 }
 
+/// An engine that was promised chunk 1 by somebody who took so long for chunk 0, and has another neighbour that has it.
+fn promised_by_one_that_took(took: Duration) -> (Solo, usize, usize) {
+    let mut solo = Solo::new(asking_for(1), "...");
+    let slow = solo.neighbour("*..");
+    assert_eq!(solo.asked(), [(slow, 0)]);
+    solo.wait(took);
+    assert!(solo.delivers(slow, 0));
+    let promise = coming(&solo, 1);
+    solo.says(slow, promise);
+    assert_eq!(solo.asked(), [(slow, 1)]);
+    let holder = solo.neighbour(".*.");
+    (solo, slow, holder)
+}
+
 #[test]
 fn an_overdue_promise_is_given_up_for_somebody_who_has_the_chunk() {
-    let mut solo = Solo::new(asking_for(1), "..");
-    let slow = solo.neighbour("..");
-    let promise = coming(&solo, 0);
-    solo.says(slow, promise);
-    assert_eq!(solo.asked(), [(slow, 0)]);
+    let (mut solo, slow, holder) = promised_by_one_that_took(ms(5));
     solo.wait(ms(100));
-    assert!(solo.news().cancelled().is_empty(), "there is nobody else");
-    let holder = solo.neighbour("*.");
-    solo.wait(ms(60));
     let news = solo.news();
-    assert_eq!((news.cancelled(), news.asked()), (vec![(slow, 0)], vec![(holder, 0)]));
+    assert_eq!((news.cancelled(), news.asked()), (vec![(slow, 1)], vec![(holder, 1)]));
+}
+
+#[test]
+fn a_promise_over_a_slow_link_is_waited_for() {
+    let (mut solo, slow, holder) = promised_by_one_that_took(ms(100));
+    solo.wait(ms(300));
+    assert!(solo.news().cancelled().is_empty(), "it takes a hundred to come there, and as many to come here");
+    solo.begins(slow, 1);
+    solo.wait(ms(400));
+    assert!(solo.news().cancelled().is_empty(), "it is coming");
+
+    let (mut solo, ..) = promised_by_one_that_took(ms(100));
+    solo.wait(ms(600));
+    assert_eq!(solo.news().asked(), [(holder, 1)]);
 }
