@@ -11,7 +11,7 @@ pub mod cli;
 mod content;
 pub mod forecast;
 pub mod net;
-mod plot;
+pub mod plot;
 mod report;
 mod scenario;
 mod setup;

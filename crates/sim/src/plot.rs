@@ -1,22 +1,27 @@
-//! The plot: how long a distribution takes over the number of nodes, for every preset beside the bound.
+//! The plot: how long a distribution takes over the number of nodes, for everything compared beside the bound.
 //!
-//! Two panels with the same horizontal axis, in powers of ten. The left one has seconds, in powers of ten too: there the client-server line
+//! Two panels with the same horizontal axis, in powers of ten, or of two if it is short. The left one has seconds, in powers of ten too: there the client-server line
 //! rises with the nodes and the others stay flat. The right one has multiples of the bound, linear and only as far as the
-//! exchanging presets need: there one sees how flat.
+//! lines that stay near it need: there one sees how flat.
 //!
 //! State: none. Invariants: the same lines give the same bytes; every label is inside the picture, and none covers another one.
 //! Absent on purpose: a plotting library. Two panels with straight lines need no more than this page of text.
 
 use std::fmt::Write as _;
 
-use crate::scenario::Preset;
-
-/// A preset's times: nodes, seconds until the last one is done, the bound's seconds.
+/// What was measured of one way to distribute: nodes, seconds until the last one is done, the bound's seconds.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Line {
-    pub(crate) preset: Preset,
-    pub(crate) points: Vec<(usize, f64, f64)>,
+pub struct Line {
+    /// What stands beside the line.
+    pub name: &'static str,
+    /// As SVG says it.
+    pub colour: &'static str,
+    /// By the number of nodes.
+    pub points: Vec<(usize, f64, f64)>,
 }
+
+/// Four that are told apart with any colour vision, after Okabe and Ito.
+pub const COLOURS: [&str; 4] = ["#0072b2", "#009e73", "#e69f00", "#d55e00"];
 
 const WIDTH: f64 = 1080.0;
 const HEIGHT: f64 = 460.0;
@@ -46,21 +51,23 @@ struct Drawn {
     points: Vec<(f64, f64)>,
 }
 
-/// The picture of what was measured.
-pub(crate) fn svg(lines: &[Line]) -> String {
+/// The picture of what was measured when all nodes pulled so much.
+#[must_use]
+pub fn svg(size: &str, lines: &[Line]) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
          font-family=\"Helvetica, Arial, sans-serif\" font-size=\"13\" fill=\"#1f2933\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
     );
-    let drawn = seconds(lines);
+    let drawn = to_draw(lines, |seconds, _| seconds);
     let nodes = span(drawn.iter().flat_map(|line| line.points.iter().map(|(nodes, _)| *nodes)), (10.0, 1_000.0));
     let values = span(drawn.iter().flat_map(|line| line.points.iter().map(|(_, value)| *value)), (0.5, 10.0));
     let values = (10_f64.powf(values.0.log10().floor()), 10_f64.powf(values.1.log10().ceil()));
     let panel = Panel { left: 62.0, right: 430.0, nodes, values, logarithmic: true };
-    panel.frame(&mut svg, "Seconds until the last node has 1 GiB");
+    panel.frame(&mut svg, &format!("Seconds until the last node has {size}"));
     panel.draw(&mut svg, &drawn);
-    let drawn = times(lines);
+    let near: Vec<Line> = lines.iter().filter(|line| line.most_times() < MOST_TIMES).cloned().collect();
+    let drawn = to_draw(&near, |seconds, bound| seconds / bound);
     let (_, most) = span(drawn.iter().flat_map(|line| line.points.iter().map(|(_, value)| *value)), (1.0, 1.0));
     let values = (0.9, (most + 0.05).clamp(LEAST_TIMES, MOST_TIMES));
     let panel = Panel { left: 640.0, right: 920.0, nodes, values, logarithmic: false };
@@ -70,39 +77,25 @@ pub(crate) fn svg(lines: &[Line]) -> String {
     svg
 }
 
-const fn colour(preset: Preset) -> &'static str {
-    // Four that are told apart with any colour vision, after Okabe and Ito.
-    match preset {
-        Preset::Shoal => "#0072b2",
-        Preset::Classic => "#009e73",
-        Preset::KrakenPolicy => "#e69f00",
-        Preset::ClientServer => "#d55e00",
+impl Line {
+    fn most_times(&self) -> f64 {
+        self.points.iter().map(|(_, seconds, bound)| seconds / bound).fold(0.0, f64::max)
     }
 }
 
+/// The lines and the bound's, by what is made of a point's seconds and its bound's.
 #[allow(clippy::cast_precision_loss, reason = "a number of nodes")]
-fn seconds(lines: &[Line]) -> Vec<Drawn> {
+fn to_draw(lines: &[Line], value: fn(f64, f64) -> f64) -> Vec<Drawn> {
     let longest = lines.iter().max_by_key(|line| line.points.len());
-    let bound = longest.map(|line| line.points.iter().map(|(nodes, _, bound)| (*nodes as f64, *bound)).collect());
+    let bound = longest.map(|line| line.points.iter().map(|(nodes, _, bound)| (*nodes as f64, value(*bound, *bound))));
     let of = |line: &Line| Drawn {
-        name: line.preset.name(),
-        colour: colour(line.preset),
+        name: line.name,
+        colour: line.colour,
         dashed: false,
-        points: line.points.iter().map(|(nodes, seconds, _)| (*nodes as f64, *seconds)).collect(),
+        points: line.points.iter().map(|(nodes, seconds, bound)| (*nodes as f64, value(*seconds, *bound))).collect(),
     };
-    let bound = Drawn { name: BOUND, colour: "#52606d", dashed: true, points: bound.unwrap_or_default() };
+    let bound = Drawn { name: BOUND, colour: "#52606d", dashed: true, points: bound.into_iter().flatten().collect() };
     lines.iter().map(of).chain([bound]).filter(|line| !line.points.is_empty()).collect()
-}
-
-/// The lines that the right panel has room for, in multiples of the bound.
-fn times(lines: &[Line]) -> Vec<Drawn> {
-    let over = |line: &Line| line.points.iter().map(|(_, seconds, bound)| seconds / bound).fold(0.0, f64::max);
-    let shown: Vec<Line> = lines.iter().filter(|line| over(line) < MOST_TIMES).cloned().collect();
-    let bounds: Vec<f64> = shown.iter().flat_map(|line| line.points.iter().map(|(_, _, bound)| *bound)).collect();
-    let bound = bounds.first().copied().unwrap_or(1.0);
-    let mut drawn = seconds(&shown);
-    drawn.iter_mut().flat_map(|line| &mut line.points).for_each(|(_, value)| *value /= bound);
-    drawn
 }
 
 impl Panel {
@@ -132,7 +125,7 @@ impl Panel {
                 number(value)
             );
         }
-        for nodes in powers(self.nodes) {
+        for nodes in self.nodes_ticks() {
             let x = self.x(nodes);
             let _ = writeln!(
                 svg,
@@ -150,6 +143,14 @@ impl Panel {
             f64::midpoint(left, right),
             BOTTOM + 44.0
         );
+    }
+
+    fn nodes_ticks(&self) -> Vec<f64> {
+        let (low, high) = self.nodes;
+        if high >= low * 100.0 {
+            return powers(self.nodes);
+        }
+        std::iter::successors(Some(low), |nodes| Some(nodes * 2.0)).take_while(|nodes| *nodes <= high * 1.001).collect()
     }
 
     fn value_ticks(&self) -> Vec<f64> {
@@ -245,29 +246,35 @@ fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
+    const NAMES: [&str; 4] = ["shoal", "classic", "kraken-policy", "client-server"];
+
     fn lines() -> Vec<Line> {
-        let of = |preset, seconds: fn(f64) -> f64| Line {
-            preset,
-            points: [10_u16, 100, 1_000].map(|nodes| (usize::from(nodes), seconds(f64::from(nodes)), 0.86)).to_vec(),
+        let points = |name: &str| {
+            let seconds = |nodes: f64| if name == "client-server" { nodes * 0.86 } else { 0.93 };
+            [10_u16, 100, 1_000].map(|nodes| (usize::from(nodes), seconds(f64::from(nodes)), 0.86)).to_vec()
         };
-        vec![
-            of(Preset::Shoal, |_| 0.93),
-            of(Preset::Classic, |_| 0.95),
-            of(Preset::KrakenPolicy, |_| 1.1),
-            of(Preset::ClientServer, |nodes| nodes * 0.86),
-        ]
+        NAMES.into_iter().zip(COLOURS).map(|(name, colour)| Line { name, colour, points: points(name) }).collect()
     }
 
     #[test]
-    fn every_preset_and_the_bound_have_a_line() {
-        let svg = svg(&lines());
-        for preset in Preset::ALL {
-            assert!(svg.contains(&format!(">{}, ", preset.name())), "{}", preset.name());
+    fn everything_compared_and_the_bound_have_a_line() {
+        let svg = svg("1 GiB", &lines());
+        for name in NAMES {
+            assert!(svg.contains(&format!(">{name}, ")), "{name}");
         }
         // Left: the bound and all; right: without client-server.
         assert_eq!(svg.matches("stroke-width=\"2.2\"").count(), 5 + 4);
         assert_eq!(svg.matches(">bound<").count(), 2);
-        assert!(svg.contains(">client-server, 860<"));
+        assert!(svg.contains(">client-server, 860<") && svg.contains(">Seconds until the last node has 1 GiB<"));
+    }
+
+    #[test]
+    fn few_nodes_are_shown_in_powers_of_two() {
+        let points = [1, 2, 4, 8, 16].map(|nodes| (nodes, 1.0, 1.0)).to_vec();
+        let svg = svg("1 MiB", &[Line { name: "shoal", colour: COLOURS[0], points }]);
+        for nodes in [1, 2, 4, 8, 16] {
+            assert_eq!(svg.matches(&format!("text-anchor=\"middle\">{nodes}<")).count(), 2, "{nodes}");
+        }
     }
 
     #[test]
@@ -281,7 +288,7 @@ mod tests {
 
     #[test]
     fn nothing_measured_is_an_empty_picture() {
-        let svg = svg(&[]);
+        let svg = svg("1 GiB", &[]);
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && !svg.contains("NaN"));
     }
 

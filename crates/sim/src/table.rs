@@ -159,7 +159,7 @@ pub(crate) fn run(table: &Table) -> Result<(), String> {
         store.0.insert(command, Measured { date: date.clone(), report });
         store.save(&file("simulation.json"))?;
     }
-    write(&file("simulation.svg"), &plot::svg(&rows::lines(&store)))?;
+    write(&file("simulation.svg"), &plot::svg("1 GiB", &rows::lines(&store)))?;
     write(&file("simulation.md"), &page::markdown(&store))
 }
 

@@ -28,6 +28,8 @@ mod runtimes;
 pub(crate) mod usage;
 mod workers;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
@@ -75,6 +77,9 @@ pub struct Options {
     /// How many rounds with a fault.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
+    /// Runs 1, 2, 4 … up to --nodes nodes, each time beside direct pulls, and draws the times into this file, as SVG.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["against", "fault", "start"])]
+    pub(crate) plot: Option<PathBuf>,
     /// The result as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -132,7 +137,15 @@ mod tests {
     #[test]
     fn the_arguments_are_sound() {
         Options::command().debug_assert();
-        for wrong in ["--nodes 0", "--nodes 201", "--client docker", "--against hope", "--pairs 0", "--fault fire"] {
+        for wrong in [
+            "--nodes 0",
+            "--nodes 201",
+            "--client docker",
+            "--against hope",
+            "--pairs 0",
+            "--fault fire",
+            "--plot x --against direct",
+        ] {
             assert!(Options::try_parse_from(["lab"].into_iter().chain(wrong.split(' '))).is_err(), "{wrong}");
         }
     }

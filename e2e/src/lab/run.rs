@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use shoal_agent::pull::MirrorUrl;
+use shoal_sim::plot::{self, COLOURS, Line};
 
 use super::client::Pull;
 use super::cluster::{Cluster, MIRROR, Places, Plan, exchanges};
@@ -32,6 +33,22 @@ use crate::scratch::Scratch;
 /// Runs the lab and prints its result.
 pub(super) async fn run(options: &Options) -> Result<()> {
     options.check()?;
+    let Some(file) = &options.plot else { return once(options).await.map(drop) };
+    let (mut shoal, mut direct) = (Vec::new(), Vec::new());
+    for nodes in std::iter::successors(Some(1), |nodes| Some(nodes * 2)).take_while(|nodes| *nodes <= options.nodes) {
+        let options = Options { nodes, against: Some(Against::Direct), ..options.clone() };
+        let Report { shoal: Figures { t_last, bound, .. }, direct: beside, .. } = once(&options).await?;
+        shoal.push((nodes as usize, t_last, bound));
+        direct.extend(beside.map(|beside| (nodes as usize, beside.direct_t_last, bound)));
+    }
+    let lines = [("Shoal", COLOURS[0], shoal), ("registry alone", COLOURS[3], direct)];
+    let lines = lines.map(|(name, colour, points)| Line { name, colour, points });
+    std::fs::write(file, plot::svg(&options.size.to_string(), &lines))
+        .with_context(|| format!("{} can't be written", file.display()))
+}
+
+/// One network, one result.
+async fn once(options: &Options) -> Result<Report> {
     let program = nodes::agent_program()?;
     let mut network = Network::new("lab")?;
     let scratch = Scratch::in_memory("shoal-lab", options.keep)?;
@@ -41,7 +58,7 @@ pub(super) async fn run(options: &Options) -> Result<()> {
     } else {
         print!("{}", report.lines()?);
     }
-    Ok(())
+    Ok(report)
 }
 
 async fn measure(options: &Options, network: &mut Network, directory: &Path, program: &Path) -> Result<Report> {

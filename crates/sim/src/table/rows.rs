@@ -4,7 +4,7 @@
 //! Absent on purpose: rows without a figure.
 
 use super::{Store, Wanted};
-use crate::plot::Line;
+use crate::plot::{COLOURS, Line};
 use crate::report::{Figure, Report};
 use crate::scenario::Preset;
 
@@ -247,14 +247,14 @@ pub(super) fn points(preset: Preset) -> Vec<Wanted> {
 
 /// The plot's lines, of what was measured.
 pub(super) fn lines(store: &Store) -> Vec<Line> {
-    let of = |preset: Preset| {
+    let of = |(preset, colour): (Preset, _)| {
         let points = points(preset).into_iter().filter_map(|wanted| {
             let report = store.of(&wanted)?;
             Some((wanted.nodes, report.t_last_over_bound.median * report.bound_seconds, report.bound_seconds))
         });
-        Line { preset, points: points.collect() }
+        Line { name: preset.name(), colour, points: points.collect() }
     };
-    Preset::ALL.into_iter().map(of).collect()
+    Preset::ALL.into_iter().zip(COLOURS).map(of).collect()
 }
 
 fn t_last(report: &Report, _: Option<&Report>) -> Option<f64> {
