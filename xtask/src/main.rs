@@ -147,11 +147,11 @@ fn e2e(args: Vec<OsString>, program: &str) -> anyhow::Result<Step> {
     Ok(Step::program(release()?.join(program)).args(args))
 }
 
-/// Where cargo puts release builds: beside the directory that has this program.
+/// Where cargo puts release builds: beside the directory that has this program, or below which its tests are.
 fn release() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
-    let debug = this.ancestors().find(|directory| directory.ends_with("debug"));
-    Ok(debug.context("this isn't where cargo puts it: run it as `cargo xtask`")?.with_file_name("release"))
+    let mut built = this.ancestors().skip(1).skip_while(|directory| directory.ends_with("deps"));
+    Ok(built.next().context("this program is nowhere")?.with_file_name("release"))
 }
 
 /// From the workspace's root cargo tests every member; a `-p` among the arguments narrows that, which `--workspace` would forbid.

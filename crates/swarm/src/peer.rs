@@ -41,6 +41,13 @@ pub(crate) struct Outstanding {
     pub(crate) promised: bool,
 }
 
+impl Outstanding {
+    /// Whether the neighbour has it: it said so, or is sending it.
+    pub(crate) const fn is_due(&self) -> bool {
+        self.arriving || !self.promised
+    }
+}
+
 /// One neighbour.
 #[derive(Debug)]
 pub(crate) struct Peer {

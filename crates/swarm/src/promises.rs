@@ -166,9 +166,10 @@ impl Engine {
     /// What was promised comes to the neighbour first and then to us: it may take twice what a chunk takes from there. Taken back sooner, on a slow
     /// link, it is on its way already and comes in vain.
     fn promise_patience(&self, peer: &Peer, owed: &Outstanding) -> Duration {
+        let longest = self.config.snub_after;
         let takes = peer.pace.time_for(self.transfer(owed.blob).chunk_bytes(owed.chunk));
-        let trip = self.round_trip.unwrap_or_default();
-        takes.map_or(self.config.snub_after, |takes| (Self::SWEEP + (takes + trip) * 2).min(self.config.snub_after))
+        let takes = takes.unwrap_or(longest).min(longest) + self.round_trip.unwrap_or_default();
+        (Self::SWEEP + takes * 2).min(longest)
     }
 
     /// What was promised a while ago and somebody else has by now is to be had there.
@@ -176,7 +177,7 @@ impl Engine {
         let mut overdue = Vec::new();
         for (handle, peer) in self.peers.iter() {
             let is_late = |owed: &&Outstanding| now.since(owed.asked) >= self.promise_patience(peer, owed);
-            let late = peer.outstanding.iter().filter(|owed| owed.promised && !owed.arriving).filter(is_late);
+            let late = peer.outstanding.iter().filter(|owed| !owed.is_due()).filter(is_late);
             let had = late.filter(|owed| self.transfer(owed.blob).availability[owed.chunk.as_usize()] > 0);
             overdue.extend(had.map(|owed| (owed.blob, owed.chunk, handle.slot)));
         }

@@ -70,12 +70,14 @@ impl Engine {
         // What was cancelled may come all the same. From a stranger nobody could drop it when the connection ends, and a suspect
         // could keep a chunk from ever being right.
         let trusted = transfer.member(from.slot).is_some_and(|member| !transfer.members[member].suspect);
-        let wanted = match transfer.state(chunk) {
-            ChunkState::Missing | ChunkState::Requested { .. } | ChunkState::Arriving { .. } => true,
-            ChunkState::Held { .. } | ChunkState::Verifying { .. } | ChunkState::Origin | ChunkState::Have => false,
+        let useful = match transfer.state(chunk) {
+            ChunkState::Missing => owed.is_some(),
+            // Its links may travel with the one that was asked for.
+            ChunkState::Requested { .. } | ChunkState::Arriving { .. } => {
+                owed.is_some() || trusted && transfer.chain.can_verify(chunk)
+            }
+            _ => false,
         };
-        // Its links may travel with the one that was asked for.
-        let useful = wanted && (owed.is_some() || trusted && transfer.chain.can_verify(chunk));
         if !useful {
             self.counters.bytes_wasted += bytes;
             self.fill(now);
@@ -437,7 +439,7 @@ impl Engine {
             .peers
             .iter()
             .filter(|(_, peer)| !peer.outstanding.is_empty() && now.since(peer.heard) >= patience)
-            .filter(|(_, peer)| peer.outstanding.iter().any(|owed| !owed.promised && now.since(owed.asked) >= patience))
+            .filter(|(_, peer)| peer.outstanding.iter().any(|owed| owed.is_due() && now.since(owed.asked) >= patience))
             .map(|(handle, _)| handle.slot)
             .collect();
         for slot in silent {

@@ -77,10 +77,10 @@ pub struct Options {
     /// How many rounds with a fault.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
-    /// Runs 1, 2, 4 … up to --nodes nodes, each time beside direct pulls, and draws the times into this file, as SVG.
+    /// Runs 1, 2, 4 … nodes, no more than --nodes, each time beside direct pulls, and draws the times into this file, as SVG.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["against", "fault", "start"])]
     pub(crate) plot: Option<PathBuf>,
-    /// The result as one JSON object.
+    /// The result as one JSON object; with --plot one for each number of nodes.
     #[arg(long)]
     pub(crate) json: bool,
     /// Keep the directory with the logs and stores.

@@ -294,6 +294,11 @@ fn middle(mut rounds: Vec<Figures>) -> Option<Figures> {
 impl Options {
     /// What can't be said flag by flag.
     fn check(&self) -> Result<()> {
+        if let Some(file) = &self.plot {
+            ensure!(self.nodes > 1, "a plot takes more than one number of nodes: give more --nodes");
+            let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
+            opened.with_context(|| format!("{} can't be written", file.display()))?;
+        }
         if let Some(fault) = self.fault {
             ensure!(
                 fault.lost_agents() < self.nodes || self.client == Puller::Containerd,

@@ -186,12 +186,9 @@ impl World {
     pub(crate) async fn node(&self, name: &str, zone: &str, ip: Ipv4Addr) -> Node {
         self.create_global(&object(json!({
             "metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone, "pool": "blue"}},
-            "status": {
-                "addresses": [
-                    {"type": "Hostname", "address": name}, {"type": "InternalIP", "address": ip.to_string()},
-                ],
-                "conditions": [{"type": "Ready", "status": "True"}],
-            },
+            "status": {"addresses": [
+                {"type": "Hostname", "address": name}, {"type": "InternalIP", "address": ip.to_string()},
+            ]},
         })))
         .await
     }

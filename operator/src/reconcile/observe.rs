@@ -20,7 +20,7 @@ use super::observed::{NodeSet, Nodes, Observed, SeenSwarm};
 use crate::cluster::Watched;
 use crate::swarms::{self, Known};
 
-/// Agents that are there come back within this time after a tracker's start, and report. Where all ready nodes' have, nobody waits for it.
+/// Agents that are there come back within this time after a tracker's start, and report.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// Looks at the cluster.
@@ -31,8 +31,8 @@ pub(super) struct Observer {
     tracker: Handle,
     reports: watch::Receiver<u64>,
     connections: watch::Receiver<u64>,
-    /// Until when agents have the time to come back; none, when they have had it.
-    settles_at: Option<Instant>,
+    /// When the tracker began to listen.
+    since: Instant,
     meanings: BTreeMap<String, Meaning>,
     written: BTreeMap<String, Arc<Object>>,
     known_nodes: Arc<Nodes>,
@@ -47,7 +47,6 @@ struct Meaning {
 
 impl Observer {
     pub(super) fn new(known: watch::Receiver<Known>, nodes: Watched<Node>, tracker: Handle, since: Instant) -> Self {
-        let settles_at = Some(since + SETTLE);
         let (reports, connections) = (tracker.report_changes(), tracker.connection_changes());
         let (meanings, written) = (BTreeMap::new(), BTreeMap::new());
         let (known_nodes, up) = (Arc::default(), NodeSet::default());
@@ -58,7 +57,7 @@ impl Observer {
             tracker,
             reports,
             connections,
-            settles_at,
+            since,
             meanings,
             written,
             known_nodes,
@@ -77,29 +76,26 @@ impl Observer {
         let swarms = self.look_at_swarms(&told);
         let connected = self.tracker.connected().await?;
         let numbers = self.known_nodes.numbers();
-        let connected: NodeSet = connected.iter().filter_map(|name| numbers.get(name.as_str()).copied()).collect();
+        let connected = connected.iter().filter_map(|name| numbers.get(name.as_str()).copied()).collect();
         let reports = self.tracker.reports().into_iter();
         let reports = reports.filter_map(|report| Some((*numbers.get(report.node.as_str())?, report.report)));
-        let reports: Vec<_> = reports.collect();
+        let reports = reports.collect();
         drop(numbers);
-        let reported: NodeSet = reports.iter().map(|(node, _)| *node).collect();
-        let back = self.up.common(&reported.and(&connected));
-        let all_are_back = back > 0 && back == self.up.len();
-        self.settles_at = self.settles_at.filter(|at| Instant::now() < *at && !all_are_back);
         Ok(Observed {
             swarms,
             nodes: Arc::clone(&self.known_nodes),
             up: self.up.clone(),
             connected,
             reports,
-            settled: self.settles_at.is_none(),
+            settled: self.settles_at().is_none(),
             secret_changes: told.secret_changes,
         })
     }
 
-    /// Until when agents have the time to come back; none, when they have had it.
-    pub(super) const fn settles_at(&self) -> Option<Instant> {
-        self.settles_at
+    /// When agents have had the time to come back; none, if they have had it.
+    pub(super) fn settles_at(&self) -> Option<Instant> {
+        let at = self.since + SETTLE;
+        (Instant::now() < at).then_some(at)
     }
 
     /// Returns when something is different. What agents report is looked at no earlier than `reports_from`: it changes all the time.

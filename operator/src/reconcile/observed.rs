@@ -39,6 +39,14 @@ pub(super) struct Observed {
     pub(super) secret_changes: u64,
 }
 
+impl Observed {
+    /// Whether every node's agent is connected and has reported: then there is nobody to wait for.
+    pub(super) fn all_are_back(&self) -> bool {
+        let back = self.reports.iter().filter(|(node, _)| self.connected.contains(*node)).count();
+        back > 0 && back == self.nodes.len()
+    }
+}
+
 /// A Swarm as the API server has it.
 #[derive(Clone, Debug)]
 pub(super) struct SeenSwarm {

@@ -372,7 +372,8 @@ impl Kept {
         let names_it = |(node, report): &(usize, Arc<shoal_tracker_server::Report>)| {
             observed.connected.contains(*node) && report.artifacts.iter().any(|artifact| artifact.swarm == *seen.name)
         };
-        let remains = pushes && !observed.settled || observed.reports.iter().any(names_it);
+        let all_are_heard = observed.settled || observed.all_are_back();
+        let remains = pushes && !all_are_heard || observed.reports.iter().any(names_it);
         if remains && waited < WITHDRAW {
             plan.pending += 1;
             plan.wake_at(now.at + (WITHDRAW - waited));

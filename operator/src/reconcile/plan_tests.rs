@@ -435,6 +435,7 @@ fn a_deleted_swarm_goes_when_nobody_has_anything_of_it_and_in_a_minute_at_the_la
         panic!("it never goes");
     };
     assert_eq!(gone_after(true, true, true), 3);
+    assert_eq!(gone_after(true, true, false), 3, "all are back already");
     assert_eq!(gone_after(false, true, true), 60);
     assert_eq!(gone_after(false, false, true), 0, "agents that are gone let nobody wait");
     assert_eq!(gone_after(false, false, false), 60, "right after a start nobody knows who is gone");

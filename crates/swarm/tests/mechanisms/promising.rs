@@ -183,6 +183,8 @@ fn a_promise_over_a_slow_link_is_waited_for() {
     solo.begins(slow, 1);
     solo.wait(ms(400));
     assert!(solo.news().cancelled().is_empty(), "it is coming");
+    solo.wait(ms(1_200));
+    assert_eq!(solo.news().asked(), [(holder, 1)], "it began and went no further");
 
     let (mut solo, ..) = promised_by_one_that_took(ms(100));
     solo.wait(ms(600));

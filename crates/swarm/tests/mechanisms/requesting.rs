@@ -426,16 +426,14 @@ fn a_download_limit_holds_over_any_span() {
 }
 
 #[test]
-fn pieces_that_nobody_asked_for_are_kept_if_they_can_be_verified() {
-    for (mut solo, useful) in [(Solo::new(asking_for(1), "...."), true), (Solo::without_links(asking_for(1), 4), false)]
-    {
-        let source = solo.neighbour("****");
-        let (_, index) = solo.asked()[0];
-        let other = (index + 1) % 4;
-        assert_eq!(solo.delivers(source, other), useful);
-        assert!(!solo.delivers(source, other) || !useful, "once");
-        assert!(solo.delivers(source, index));
-    }
+fn pieces_that_nobody_asked_for_are_of_no_use() {
+    let mut solo = Solo::new(asking_for(1), "....");
+    let source = solo.neighbour("****");
+    let (_, index) = solo.asked()[0];
+    let other = (index + 1) % 4;
+    assert!(!solo.delivers(source, other));
+    assert_eq!(solo.engine.counters().bytes_wasted, CHUNK_BYTES);
+    assert!(solo.delivers(source, index));
 }
 
 #[test]
