@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_the_exit_code_and_says_what_to_do() {
-        for (script, code, status) in [("exit 7", 7, "exit status: 7"), ("kill -TERM $$", 143, "signal: 15 (SIGTERM)")] {
+        for (script, code, status) in [("exit 7", 7, "exit status: 7"), ("kill -TERM $$", 143, "signal: 15 (SIGTERM)")]
+        {
             let error = Step::program("sh").args(["-c", script]).run("try again").expect_err(script);
             assert_eq!(error.to_string(), format!("`sh -c '{}'` failed ({status}): try again", script));
             assert_eq!(error.downcast_ref::<StepFailed>().map(StepFailed::exit_code), Some(code));
