@@ -3,7 +3,7 @@
 //!
 //! State: none. Absent on purpose: what the commands do. The cluster's tests install, upgrade and uninstall as the documents say.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// Beside the documents in `docs/`.
@@ -32,12 +32,6 @@ fn commands(document: &str) -> Vec<String> {
     commands
 }
 
-/// Where cargo puts programs beside this test.
-fn programs() -> PathBuf {
-    let this = std::env::current_exe().unwrap();
-    this.ancestors().nth(2).unwrap().to_owned()
-}
-
 /// What a line of `cargo xtask` comes to, as far as it is one of our programs.
 fn of_xtask(line: &str) -> Option<(String, String)> {
     let runs = super::tests::runs(line);
@@ -47,7 +41,7 @@ fn of_xtask(line: &str) -> Option<(String, String)> {
 }
 
 fn takes(program: &str, args: &str) -> Option<Result<(), String>> {
-    let path = programs().join(program);
+    let path = super::programs().unwrap().join(program);
     if !path.exists() {
         eprintln!("SKIPPED: {program} isn't built; `cargo test` of the whole workspace builds it");
         return None;

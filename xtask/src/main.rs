@@ -147,11 +147,16 @@ fn e2e(args: Vec<OsString>, program: &str) -> anyhow::Result<Step> {
     Ok(Step::program(release()?.join(program)).args(args))
 }
 
-/// Where cargo puts release builds: beside the directory that has this program, or below which its tests are.
+/// Where cargo puts release builds.
 fn release() -> anyhow::Result<PathBuf> {
+    Ok(programs()?.with_file_name("release"))
+}
+
+/// Where cargo has put this program and those of the same build; its tests are in a directory below.
+fn programs() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
-    let mut built = this.ancestors().skip(1).skip_while(|directory| directory.ends_with("deps"));
-    Ok(built.next().context("this program is nowhere")?.with_file_name("release"))
+    let mut above = this.ancestors().skip(1).skip_while(|directory| directory.ends_with("deps"));
+    Ok(above.next().context("this program is nowhere")?.to_owned())
 }
 
 /// From the workspace's root cargo tests every member; a `-p` among the arguments narrows that, which `--workspace` would forbid.

@@ -1,8 +1,8 @@
 //! The plot: how long a distribution takes over the number of nodes, for everything compared beside the bound.
 //!
-//! Two panels with the same horizontal axis, in powers of ten, or of two if it is short. The left one has seconds, in powers of ten too: there the client-server line
-//! rises with the nodes and the others stay flat. The right one has multiples of the bound, linear and only as far as the
-//! lines that stay near it need: there one sees how flat.
+//! Two panels with the same horizontal axis, in powers of ten, or of two if it is short. The left one has seconds, in powers of ten too:
+//! there the client-server line rises with the nodes and the others stay flat. The right one has multiples of the bound, linear and only
+//! as far as the lines that stay near it need: there one sees how flat.
 //!
 //! State: none. Invariants: the same lines give the same bytes; every label is inside the picture, and none covers another one.
 //! Absent on purpose: a plotting library. Two panels with straight lines need no more than this page of text.
