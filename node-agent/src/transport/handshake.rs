@@ -19,18 +19,14 @@ use shoal_wire::codec::{Decoded, decode_frame, encode_frame};
 use shoal_wire::{CloseReason, Contact, Hello, NodeName, PeerFrame, Versions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::event::{ConnectError, Malformed};
 use super::identity::{Identity, NodeCertificate, Usage};
-use super::records::Records;
+use super::secure::Secure;
 use super::tls;
 
 /// The longest greeting has 340 bytes; a later release's may have a few more fields.
 const MAX_GREETING: usize = 4 << 10;
-
-/// A connection under TLS.
-pub(crate) type Secure = TlsStream<Records>;
 
 /// A connection whose other end has greeted.
 #[derive(Debug)]
@@ -47,10 +43,9 @@ pub(crate) async fn secure_dial(
     stream: TcpStream,
     address: SocketAddr,
 ) -> Result<(Secure, Arc<NodeCertificate>), ConnectError> {
-    let connector = TlsConnector::from(identity.client.clone());
     // The name isn't sent and not compared: the certificate's is, with the node's.
-    let stream =
-        TlsStream::from(connector.connect(ServerName::IpAddress(address.ip().into()), Records::new(stream)).await?);
+    let name = ServerName::IpAddress(address.ip().into());
+    let stream = Secure::connect(identity.client.clone(), name, stream).await?;
     let certificate = certificate_of(identity, &stream, Usage::Server)?;
     Ok((stream, certificate))
 }
@@ -60,8 +55,7 @@ pub(crate) async fn secure_accept(
     identity: &Identity,
     stream: TcpStream,
 ) -> Result<(Secure, Arc<NodeCertificate>), ConnectError> {
-    let acceptor = TlsAcceptor::from(identity.server.clone());
-    let stream = TlsStream::from(acceptor.accept(Records::new(stream)).await?);
+    let stream = Secure::accept(identity.server.clone(), stream).await?;
     let certificate = certificate_of(identity, &stream, Usage::Client)?;
     Ok((stream, certificate))
 }
@@ -125,7 +119,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), frame: &PeerFrame) -> Resu
 
 /// The other end's certificate. TLS has checked it in the handshake; here it is read.
 fn certificate_of(identity: &Identity, stream: &Secure, usage: Usage) -> Result<Arc<NodeCertificate>, ConnectError> {
-    let (_, session) = stream.get_ref();
+    let session = stream.session();
     if !tls::is_ours(session.alpn_protocol()) {
         return Err(ConnectError::Protocol);
     }

@@ -31,6 +31,7 @@ use super::identity::{Identity, NodeCertificate};
 use super::outgoing::{Outgoing, WaitingChunk};
 use super::rate::Rate;
 use super::registry::{Candidate, Registry};
+use super::secure::Secure;
 use super::settings::Settings;
 use super::store::ChunkStore;
 
@@ -434,7 +435,7 @@ impl<S: ChunkStore> Inner<S> {
 }
 
 enum Dialled {
-    Secure(Box<handshake::Secure>, Arc<NodeCertificate>),
+    Secure(Box<Secure>, Arc<NodeCertificate>),
     Plain(TcpStream),
 }
 

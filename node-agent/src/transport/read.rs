@@ -16,8 +16,8 @@ use super::connection::Connection;
 use super::event::{CloseCause, Event, Malformed};
 use super::store::{ChunkStore, IncomingChunk};
 
-/// Room for what comes next while no chunk does: a system call reads dozens of messages at once.
-const READ_BYTES: usize = 64 << 10;
+/// Room for what comes next while no chunk does: dozens of messages, and not much of a chunk, whose bytes would be copied once more.
+const READ_BYTES: usize = 4 << 10;
 
 /// A chunk's bytes that are handed on together: large enough that a task switch and a write to disk cost little beside them,
 /// small enough that hashing them (0.2 ms) doesn't hold up the connection's other half.

@@ -2,5 +2,6 @@
 
 mod exchange;
 mod handshakes;
+mod secure;
 mod support;
 mod timing;
