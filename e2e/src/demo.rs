@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use futures_util::future::try_join_all;
 use shoal_agent::pull::{Client, Progress};
-use shoal_oci::testing::{Image, Options as RegistryOptions, Registry};
+use shoal_oci::testing::{Image, Options as RegistryOptions, Registry, free_ports};
 use shoal_oci::{ImageName, Repository};
 use tokio::time::Instant;
 
@@ -130,7 +130,7 @@ fn plan(options: &Options, directory: &Path, registry: &Registry) -> Result<(Tra
     let text = nodes::swarm_file(registry.name().as_str());
     std::fs::write(&swarm, text).with_context(|| format!("{} can't be written", swarm.display()))?;
     let count = usize::try_from(options.nodes)?;
-    let mut ports = nodes::free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST), 1 + 3 * count)?.into_iter();
+    let mut ports = free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST), 1 + 3 * count)?.into_iter();
     let mut port = || ports.next().context("too few ports");
     let tracker =
         Tracker { listen: port()?, swarm, token: directory.join("join-token"), data: directory.join("tracker") };

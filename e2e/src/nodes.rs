@@ -4,9 +4,8 @@
 //! Absent on purpose: how the processes are started (plainly, or within a network of their own): the caller puts that in front.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -153,31 +152,6 @@ fn sample(metrics: &str, name: &str) -> Option<u64> {
     value.trim().parse().ok()
 }
 
-/// Where ports are looked for: below those that Linux gives to outgoing connections, of which a run has hundreds. One of them could take a port
-/// between the moment in which it is found free and the one in which its user listens.
-const PORTS: std::ops::Range<u16> = 10_240..32_768;
-
-/// Free ports of an address, all different: they are held until the last one is known. Somebody else may take one before its user does;
-/// then that process says so and ends.
-///
-/// # Errors
-/// If there are none.
-pub fn free_ports(address: IpAddr, count: usize) -> Result<Vec<SocketAddr>> {
-    // Each process begins elsewhere, and each call behind the one before.
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let of_process = u16::try_from(std::process::id().wrapping_mul(97) % 22_000)?;
-    let mut held = Vec::new();
-    for _ in PORTS {
-        if held.len() == count {
-            break;
-        }
-        let at = of_process.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
-        held.extend(std::net::TcpListener::bind((address, PORTS.start + at)).ok());
-    }
-    ensure!(held.len() == count, "{address} has no {count} free ports");
-    held.iter().map(|listener| listener.local_addr().context("a port is unknown")).collect()
-}
-
 /// Pulls an image as a runtime does and throws it away, verified.
 ///
 /// # Errors
@@ -222,13 +196,5 @@ mod tests {
         ] {
             assert_eq!(sample(metrics, name), value, "{name}");
         }
-    }
-
-    #[test]
-    fn ports_differ() {
-        let mut ports = free_ports(IpAddr::from([127, 0, 0, 1]), 20).unwrap();
-        ports.sort();
-        ports.dedup();
-        assert_eq!(ports.len(), 20);
     }
 }

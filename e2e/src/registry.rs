@@ -248,6 +248,7 @@ mod tests {
     use std::time::Duration;
 
     use shoal_agent::pull::{Client, Progress};
+    use shoal_oci::testing::free_ports;
     use tokio::net::TcpStream;
 
     use super::*;
@@ -269,7 +270,7 @@ mod tests {
     async fn an_image_that_is_written_into_the_storage_can_be_pulled() {
         let directory = std::env::temp_dir().join(format!("shoal-e2e-registry-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let listen = nodes::free_ports([127, 0, 0, 1].into(), 1).unwrap()[0];
+        let listen = free_ports([127, 0, 0, 1].into(), 1).unwrap()[0];
         let registry = match DockerRegistry::new(&directory, listen) {
             Ok(registry) => registry,
             Err(error) => return eprintln!("SKIPPED: {error:#}"),

@@ -13,7 +13,7 @@ use shoal_agent::pull::{Client, Progress};
 use shoal_e2e::nodes::{self, Node, Tracker};
 use shoal_e2e::processes::Fleet;
 use shoal_oci::ImageName;
-use shoal_oci::testing::{Options, Registry};
+use shoal_oci::testing::{Options, Registry, free_ports};
 use tokio::time::{sleep, timeout};
 
 /// Far longer than anything takes, also on a busy machine.
@@ -44,7 +44,7 @@ impl World {
         let image = format!("{}/team/app:1", origin.name()).parse().unwrap();
         let swarm = directory.join("swarm.yaml");
         std::fs::write(&swarm, nodes::swarm_file(origin.name().as_str())).unwrap();
-        let mut ports = nodes::free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST), 1 + 3 * NODES).unwrap().into_iter();
+        let mut ports = free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST), 1 + 3 * NODES).unwrap().into_iter();
         let mut port = || ports.next().unwrap();
         let (token, data) = (directory.join("join-token"), directory.join("tracker"));
         let tracker = Tracker { listen: port(), swarm, token, data };

@@ -8,11 +8,13 @@
 mod content;
 mod fault;
 mod image;
+mod ports;
 mod server;
 mod state;
 
 pub use content::Content;
 pub use fault::{Fault, Trouble};
 pub use image::Image;
+pub use ports::free_ports;
 pub use server::{Access, Options, Registry};
 pub use state::Traffic;

@@ -28,13 +28,13 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use shoal_oci::testing::free_ports;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 pub use access::Access;
 pub use audit::Write;
 
-use crate::nodes::free_ports;
 use crate::processes::Fleet;
 use crate::scratch::Scratch;
 use crate::tools::cluster::Tool;

@@ -15,9 +15,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use shoal_oci::testing::free_ports;
 use tokio::time::Instant;
 
-use crate::nodes::{Tracker, agent_program, free_ports, swarm_file};
+use crate::nodes::{Tracker, agent_program, swarm_file};
 use crate::processes::Fleet;
 
 const NAME: &str = "tracker";

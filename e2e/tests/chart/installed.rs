@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use shoal_api::kube::Swarm;
 use shoal_e2e::control_plane::{ControlPlane, Programs};
-use shoal_e2e::nodes::free_ports;
+use shoal_oci::testing::free_ports;
 use tokio::time::timeout;
 
 use crate::flags::arguments;

@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use shoal_agent::agent::{Agent, AgentConfig};
-use shoal_e2e::nodes::free_ports;
 use shoal_e2e::scratch::Scratch;
+use shoal_oci::testing::free_ports;
 use shoal_store::Limits;
 
 use crate::helm::chart;

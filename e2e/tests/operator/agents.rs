@@ -13,6 +13,7 @@ use shoal_e2e::nodes::{self, Node, Tracker};
 use shoal_e2e::processes::Fleet;
 use shoal_e2e::units::Rate;
 use shoal_oci::ImageName;
+use shoal_oci::testing::free_ports;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -53,7 +54,7 @@ impl AgentProcess {
         };
         let token = file("token", &world.token_of(&pod, AUDIENCE).await);
         let ca = file("ca.crt", &world.bundle().await);
-        let own: Vec<SocketAddr> = nodes::free_ports(ip.into(), 3).unwrap();
+        let own: Vec<SocketAddr> = free_ports(ip.into(), 3).unwrap();
         let data = directory.join("agent");
         let node = Node { name: name.to_owned(), mirror: own[0], peers: own[1], admin: own[2], data, rate };
         let listen = world.tracker_of(replicas[0]);

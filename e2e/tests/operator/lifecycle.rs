@@ -9,9 +9,9 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use shoal_api::ArtifactStatus;
 use shoal_api::kube::Swarm;
-use shoal_e2e::nodes;
 use shoal_e2e::processes::Fleet;
 use shoal_e2e::registry::DockerRegistry;
+use shoal_oci::testing::free_ports;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -66,7 +66,7 @@ async fn an_artifact_comes_moves_and_goes_while_the_operator_is_killed_in_betwee
     let Some(world) = World::start().await else { return };
     let directory = world.control_plane.directory().join("lifecycle");
     std::fs::create_dir_all(&directory).unwrap();
-    let listen = nodes::free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST), 1).unwrap()[0];
+    let listen = free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST), 1).unwrap()[0];
     let registry = match DockerRegistry::new(&directory, listen) {
         Ok(registry) => registry,
         Err(error) => return eprintln!("SKIPPED: {error:#}"),

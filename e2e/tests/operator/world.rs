@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shoal_e2e::control_plane::{ControlPlane, Programs};
-use shoal_e2e::nodes::free_ports;
+use shoal_oci::testing::free_ports;
 use shoal_operator::{Operator, OperatorConfig};
 use shoal_tracker_server::client::{ClientConfig, EventStream, NodeIdentity, TrackerClient};
 use shoal_tracker_server::{Handle, Trust};

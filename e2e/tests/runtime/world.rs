@@ -9,7 +9,7 @@ use shoal_e2e::containerd::{Audit, Containerd, Programs, Version};
 use shoal_e2e::nodes::{self, Node, Tracker};
 use shoal_e2e::processes::Fleet;
 use shoal_oci::ImageName;
-use shoal_oci::testing::{Image, Options, Registry};
+use shoal_oci::testing::{Image, Options, Registry, free_ports};
 use tokio::time::timeout;
 
 /// Far longer than anything takes, also on a busy machine.
@@ -52,7 +52,7 @@ impl World {
         let origin = Registry::start(options).await.unwrap();
         let swarm = directory.join("swarm.yaml");
         std::fs::write(&swarm, nodes::swarm_file(origin.name().as_str()) + extra).unwrap();
-        let listen = nodes::free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST), 1).unwrap()[0];
+        let listen = free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST), 1).unwrap()[0];
         let (token, data) = (directory.join("join-token"), directory.join("tracker"));
         let tracker = Tracker { listen, swarm, token, data };
         let mut fleet = Fleet::new(&directory);
@@ -70,7 +70,7 @@ impl World {
 
     /// A node with nothing on it. Nothing of it runs yet.
     pub(crate) fn node(&self, name: &str) -> Node {
-        let ports = nodes::free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST), 3).unwrap();
+        let ports = free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST), 3).unwrap();
         let data = self.directory.join(name);
         Node { name: name.to_owned(), mirror: ports[0], peers: ports[1], admin: ports[2], data, rate: None }
     }

@@ -1,6 +1,6 @@
 //! An origin, a tracker, agents, and a client that pulls as containerd does.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use shoal_agent::agent::{Agent, AgentConfig};
 use shoal_agent::runtime::RuntimeConfig;
 use shoal_agent::standalone::{StandaloneTracker, TrackerConfig};
 use shoal_oci::Repository;
-use shoal_oci::testing::{Access, Image, Options, Registry};
+use shoal_oci::testing::{Access, Image, Options, Registry, free_ports};
 use shoal_store::{Limits, Percent};
 use shoal_tracker_server::{Report, TrackerAddress};
 use shoal_types::{Digest, Zone};
@@ -150,7 +150,7 @@ impl World {
             swarm_file: self.address.is_none().then(|| self.swarm_file()),
             data_dir: self.dir.path().join(name),
             mirror_listen: loopback(0),
-            peer_listen: loopback(free_port()),
+            peer_listen: free_ports([127, 0, 0, 1].into(), 1).unwrap()[0],
             peer_ip: None,
             admin_listen: loopback(0),
             metrics_listen: None,
@@ -225,9 +225,4 @@ pub(crate) fn digest_of(bytes: &[u8]) -> Digest {
 /// Ends agents, all at once.
 pub(crate) async fn stop(agents: impl IntoIterator<Item = Agent>) {
     timeout(LONG, join_all(agents.into_iter().map(Agent::stop))).await.expect("agents stop");
-}
-
-/// A port that nobody has at the moment: the agent's peers are told of it before it listens.
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
