@@ -110,9 +110,9 @@ pub struct LeaseConfig {
     pub max_stall: Duration,
     /// How many members are looked at for a successor: of a random 64 the best is among the best 5 % with a probability of 96 %.
     pub successors_sampled: usize,
-    /// A lead whose backlog has grown in so many reports in a row is too slow …
+    /// A lead whose backlog has grown in so many reports in a row, by more than half of what came meanwhile, is too slow …
     pub backlog_reports: u32,
-    /// … if the backlog has so many chunks at least.
+    /// … if that are so many chunks at least.
     pub backlog_chunks: u32,
     /// Leases out of impatience, a blob, at a time.
     pub max_impatient: usize,

@@ -72,6 +72,8 @@ pub(crate) struct Lease {
     mark: Mark,
     backlog: u32,
     growth: u32,
+    /// Its frontier and its backlog when the backlog began to grow.
+    grows_from: (u32, u32),
     /// How long it may say nothing, and get nothing: fixed when it is granted, so that a lease's deadline only moves on.
     silence: Duration,
     stall: Duration,
@@ -110,7 +112,11 @@ impl Lease {
     /// The holder reports how it gets on.
     pub(crate) fn report(&mut self, now: Time, frontier: u32, backlog: u32) {
         self.reach(now, Mark { frontier, ..self.mark });
-        self.growth = if backlog > self.backlog { self.growth + 1 } else { 0 };
+        if backlog > self.backlog {
+            self.growth += 1;
+        } else {
+            (self.growth, self.grows_from) = (0, (self.mark.frontier, backlog));
+        }
         self.backlog = backlog;
     }
 
@@ -343,7 +349,10 @@ impl LeaseBook {
 
     pub(crate) fn is_too_slow(&self, lease: &Lease, config: &LeaseConfig) -> bool {
         let reports = config.backlog_reports.saturating_mul(1 << self.backlog_moves.min(8));
-        lease.growth >= reports && lease.backlog >= config.backlog_chunks
+        let (frontier, backlog) = lease.grows_from;
+        let (came, stayed) = (lease.mark.frontier.saturating_sub(frontier), lease.backlog.saturating_sub(backlog));
+        // Less is noise, or an uplink that others' aren't faster than: a change costs the connection's pace.
+        lease.growth >= reports && stayed >= config.backlog_chunks && stayed.saturating_mul(2) > came
     }
 
     /// When to look again at a blob of so many chunks; [`Time::MAX`] if nothing is due.
@@ -377,6 +386,7 @@ impl LeaseBook {
             mark: to.mark,
             backlog: 0,
             growth: 0,
+            grows_from: (to.mark.frontier.max(to.frontier), 0),
             silence: config.silence,
             stall: doubled(config.stall, self.stalls, config.max_stall),
         }
@@ -486,21 +496,26 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_that_keeps_growing_is_told_from_one_that_is_only_long() {
+    fn a_backlog_that_keeps_growing_by_most_of_what_comes_is_told_from_others() {
         let config = LeaseConfig::default();
-        let cases: [(&[u32], bool); 4] = [
-            (&[40, 40, 40, 40, 40], false),
-            (&[10, 20, 30, 40], true),
-            (&[1, 2, 3, 4, 5], false),
-            (&[10, 20, 30, 29, 40, 50], false),
+        let cases: [(&[(u32, u32)], bool); 7] = [
+            (&[(50, 40), (60, 40), (70, 40), (80, 40), (90, 40)], false),
+            (&[(12, 10), (24, 20), (36, 30), (48, 40)], true),
+            (&[(20, 10), (40, 20), (60, 30), (80, 40)], false),
+            (&[(10, 1), (11, 2), (12, 3), (13, 4), (14, 5)], false),
+            // Long from before, and a little noise.
+            (&[(90, 50), (100, 40), (102, 42), (104, 44), (106, 46), (108, 48)], false),
+            (&[(12, 10), (24, 20), (36, 30), (48, 29), (60, 40), (72, 50)], false),
+            // From when it began to grow, not from the beginning.
+            (&[(500, 1), (500, 0), (512, 10), (524, 20), (536, 30), (548, 40)], true),
         ];
-        for (backlogs, too_slow) in cases {
+        for (reports, too_slow) in cases {
             let mut book = LeaseBook::new(0, 0);
             hold(&mut book, at(0), NODE);
-            for backlog in backlogs {
-                book.held_by(Slot::new(0)).unwrap().report(at(1), 1, *backlog);
+            for (frontier, backlog) in reports {
+                book.held_by(Slot::new(0)).unwrap().report(at(1), *frontier, *backlog);
             }
-            assert_eq!(book.is_too_slow(book.held().unwrap(), &config), too_slow, "{backlogs:?}");
+            assert_eq!(book.is_too_slow(book.held().unwrap(), &config), too_slow, "{reports:?}");
         }
     }
 
