@@ -191,6 +191,8 @@ impl Engine {
     pub(crate) fn return_idle_slots(&mut self, now: Time) {
         self.timers.slots = Time::MAX;
         let Serving::Credit { idle, .. } = self.config.serving else { return };
+        let chunk_bytes = u64::from(self.largest_chunk());
+        let longest = self.config.snub_after.max(idle);
         let mut next = Time::MAX;
         let useless: Vec<PeerHandle> = self
             .peers
@@ -198,7 +200,8 @@ impl Engine {
             .filter(|(_, peer)| !peer.chokes_us)
             .filter_map(|(handle, peer)| {
                 let since = peer.useless_since?;
-                let due = since + idle;
+                // Whoever sends slowly gets slowly: it will have something before another place has been taken up.
+                let due = since + peer.pace.time_for(chunk_bytes).map_or(idle, |chunk| chunk.clamp(idle, longest));
                 if due > now {
                     next = next.min(due);
                     return None;

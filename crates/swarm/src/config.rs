@@ -36,7 +36,7 @@ pub enum Serving {
         slots: u16,
         /// Neighbours that one lets itself be served by at a time.
         sources: u16,
-        /// A place without anything to get is given back after this time.
+        /// A place without anything to get is given back after this time, or after that of a chunk, if that is longer.
         idle: Duration,
         /// How often a place moves to a neighbour that is left behind.
         rechoke: Duration,
@@ -83,7 +83,7 @@ pub struct Config {
     pub max_peers: u16,
     /// Chunks asked for at one neighbour: at least so many …
     pub inflight_chunks: u16,
-    /// … and at least so many bytes …
+    /// … and so many bytes, as far as they come within a few milliseconds …
     pub inflight_bytes: u32,
     /// … and so many times what it brings in a round trip …
     pub inflight_round_trips: u16,

@@ -371,6 +371,12 @@ impl Engine {
         self.order.clone()
     }
 
+    /// The size of the largest chunks of any blob.
+    pub(crate) fn largest_chunk(&self) -> u32 {
+        let sizes = self.transfers.iter().flatten().map(|transfer| transfer.blob.geometry.chunk_size().bytes());
+        sizes.max().unwrap_or_default()
+    }
+
     pub(crate) fn transfer(&self, slot: BlobSlot) -> &Transfer {
         match &self.transfers[usize::from(slot.0)] {
             Some(transfer) => transfer,

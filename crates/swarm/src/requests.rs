@@ -5,6 +5,8 @@
 //! chunk only in the endgame; a neighbour owes at most `inflight_per_peer` chunks.
 //! Absent on purpose: the order among chunks (`picker`), the bytes.
 
+use std::time::Duration;
+
 use shoal_types::{BlobKey, ChunkIndex, Time};
 use shoal_wire::{PeerMessage, RejectReason};
 
@@ -14,6 +16,9 @@ use crate::engine::{Engine, Violation};
 use crate::peer::{BlobSlot, Outstanding, Peer, PeerHandle};
 use crate::picker::{self, Situation};
 use crate::transfer::{ChunkState, Transfer};
+
+/// `Config::inflight_bytes` are asked for where they come within this time.
+const QUEUED_FOR: Duration = Duration::from_millis(5);
 
 /// A peer that said three times to have what it hadn't is not asked again for this blob.
 pub(crate) const FALSE_CLAIMS: u16 = 3;
@@ -194,12 +199,17 @@ impl Engine {
             && (peer.near || across)
     }
 
-    /// How many chunks a neighbour may owe: twice what it sends in a round trip and a chunk, so that its queue never runs dry.
+    /// How many chunks a neighbour may owe: twice what it sends in a round trip and a chunk, so that its queue never runs dry, or a few
+    /// milliseconds' worth. More would wait there, while somebody else could have sent it.
     pub(crate) fn pipeline(&self, peer: &Peer, transfer: &Transfer) -> usize {
         let Config { inflight_chunks, inflight_bytes, inflight_round_trips, inflight_per_peer, .. } = self.config;
         let chunk_bytes = u64::from(transfer.blob.geometry.chunk_size().bytes());
         let in_flight = u64::from(inflight_round_trips) * peer.pace.bytes_in(self.round_trip.unwrap_or_default());
-        let chunks = (1 + in_flight.div_ceil(chunk_bytes)).max(u64::from(inflight_bytes) / chunk_bytes);
+        let queued = match peer.pace.bytes_in(QUEUED_FOR) {
+            0 => u64::from(inflight_bytes),
+            soon => soon.min(u64::from(inflight_bytes)),
+        };
+        let chunks = (1 + in_flight.div_ceil(chunk_bytes)).max(queued / chunk_bytes);
         let chunks = usize::try_from(chunks).unwrap_or(usize::MAX);
         chunks.max(usize::from(inflight_chunks)).min(usize::from(inflight_per_peer))
     }

@@ -224,8 +224,7 @@ impl Engine {
     /// Whether a neighbour gets only what is left over.
     pub(crate) fn only_takes(&self, now: Time, peer: u16) -> bool {
         let Serving::Credit { allowance_chunks, .. } = self.config.serving else { return false };
-        let chunk = self.transfers.iter().flatten().map(|transfer| transfer.blob.geometry.chunk_size().bytes()).max();
-        let allowance = u64::from(allowance_chunks) * u64::from(chunk.unwrap_or_default());
+        let allowance = u64::from(allowance_chunks) * u64::from(self.largest_chunk());
         let entry = self.peers.at(peer);
         // A lead needs nothing from anybody: it goes by what spreads. Another zone's gateway gives to its zone.
         let takes = if self.is_leading() { entry.hoards } else { entry.only_takes(allowance, now) };

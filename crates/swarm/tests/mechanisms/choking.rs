@@ -79,6 +79,18 @@ fn a_place_without_anything_to_get_is_given_back() {
 }
 
 #[test]
+fn a_slow_neighbour_s_place_is_kept_for_as_long_as_a_chunk_takes() {
+    let mut solo = Solo::new(credit(4, 4), "**..");
+    let slow = solo.source("***.");
+    solo.wait(ms(40));
+    solo.delivers(slow, 2);
+    solo.wait(ms(20));
+    assert_eq!(solo.news().told(&PeerMessage::Decline), []);
+    solo.wait(ms(25));
+    assert_eq!(solo.news().told(&PeerMessage::Decline), [slow]);
+}
+
+#[test]
 fn who_declines_makes_room_for_another_and_is_asked_again_later() {
     let mut solo = Solo::new(credit(1, 4), "****");
     let first = solo.neighbour("....");

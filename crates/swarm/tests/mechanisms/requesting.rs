@@ -217,6 +217,20 @@ fn the_pipeline_holds_at_least_the_configured_bytes() {
     assert_eq!(solo.asked().len(), 5);
 }
 
+#[test]
+fn of_a_slow_neighbour_no_more_is_asked_than_soon_comes() {
+    let config = Config { inflight_bytes: u32::try_from(5 * CHUNK_BYTES).unwrap(), ..asking_for(2) };
+    let mut solo = Solo::new(Config { inflight_per_peer: 64, ..config }, &".".repeat(20));
+    let source = solo.neighbour(&"*".repeat(20));
+    let asked = solo.asked();
+    assert_eq!(asked.len(), 5, "how fast it is isn't known yet");
+    for (_, index) in &asked[..4] {
+        solo.wait(ms(100));
+        solo.delivers(source, *index);
+    }
+    assert_eq!(solo.asked().len(), 1, "of the five one is owed still, and two are enough");
+}
+
 /// Duplicates in the endgame of a blob of 200 chunks, all of them under way: what was asked twice.
 fn duplicates(endgame_percent: u8) -> usize {
     let config = Config { endgame_percent, inflight_per_peer: 300, inflight_chunks: 200, ..asking_for(200) };
