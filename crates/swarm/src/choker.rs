@@ -17,7 +17,7 @@ use shoal_wire::PeerMessage;
 use crate::action::{Action, Recipients};
 use crate::config::Serving;
 use crate::engine::Engine;
-use crate::peer::PeerHandle;
+use crate::peer::{Peer, PeerHandle};
 use crate::transfer::Transfer;
 
 /// So many chunks behind the neighbours' average is more than chance: nodes of one swarm differ by a few.
@@ -69,7 +69,7 @@ impl Engine {
             }
             let rank = (
                 self.only_takes(now, handle.slot),
-                !self.is_far_gateway(handle.slot),
+                !self.comes_first(handle.slot),
                 // Whoever is known to pass on what only we have spreads it; of the others it is to be seen.
                 leads && !peer.passes_on,
                 peer.load.sources,
@@ -147,7 +147,7 @@ impl Engine {
             let served = self.peers.iter().filter(|(_, peer)| !peer.choked && peer.load.sources > sources);
             let served = served.map(|(handle, _)| (self.lacks(handle), handle));
             // Another zone waits for its gateway.
-            let gateway = self.is_far_gateway(from.slot);
+            let gateway = self.comes_first(from.slot);
             let entitled = |least: &u32| giving && (gateway || least + BEHIND / 2 < lacks);
             let Some((_, richest)) = served.min().filter(|(least, _)| entitled(least)) else {
                 return;
@@ -192,7 +192,9 @@ impl Engine {
         self.timers.slots = Time::MAX;
         let Serving::Credit { idle, .. } = self.config.serving else { return };
         let chunk_bytes = u64::from(self.largest_chunk());
-        let longest = self.config.snub_after.max(idle);
+        let time = |peer: &Peer| peer.pace.time_for(chunk_bytes);
+        let quickest = self.peers.iter().filter(|(_, peer)| !peer.chokes_us).filter_map(|(_, peer)| time(peer)).min();
+        let longest = quickest.map_or(idle, |quickest| idle.max(2 * quickest));
         let mut next = Time::MAX;
         let useless: Vec<PeerHandle> = self
             .peers
@@ -200,8 +202,9 @@ impl Engine {
             .filter(|(_, peer)| !peer.chokes_us)
             .filter_map(|(handle, peer)| {
                 let since = peer.useless_since?;
-                // Whoever sends slowly gets slowly: it will have something before another place has been taken up.
-                let due = since + peer.pace.time_for(chunk_bytes).map_or(idle, |chunk| chunk.clamp(idle, longest));
+                // Whoever sends slowly gets slowly: it will have something before another place has been taken up. Of those that are much
+                // slower than others no place is worth that.
+                let due = since + time(peer).map_or(idle, |chunk| chunk.clamp(idle, longest));
                 if due > now {
                     next = next.min(due);
                     return None;

@@ -215,7 +215,7 @@ impl Engine {
         };
         Rank {
             only_takes: self.only_takes(now, waiting.peer),
-            no_gateway: !self.is_far_gateway(waiting.peer),
+            no_gateway: !self.comes_first(waiting.peer),
             rarity,
             arrival: waiting.arrival,
         }
@@ -226,9 +226,17 @@ impl Engine {
         let Serving::Credit { allowance_chunks, .. } = self.config.serving else { return false };
         let allowance = u64::from(allowance_chunks) * u64::from(self.largest_chunk());
         let entry = self.peers.at(peer);
-        // A lead needs nothing from anybody: it goes by what spreads. Another zone's gateway gives to its zone.
-        let takes = if self.is_leading() { entry.hoards } else { entry.only_takes(allowance, now) };
-        takes && !self.is_far_gateway(peer)
+        if self.is_leading() {
+            // A lead needs nothing from anybody: it goes by what spreads. What another zone has from it, it gives to its own once more.
+            return entry.hoards || !entry.near;
+        }
+        entry.only_takes(allowance, now) && !self.is_far_gateway(peer)
+    }
+
+    /// Whether a neighbour is served before others: another zone waits for its gateway. It gets from those that the lead gave to: what
+    /// it had from the lead itself, its own zone would have to get once more.
+    pub(crate) fn comes_first(&self, peer: u16) -> bool {
+        !self.is_leading() && self.is_far_gateway(peer)
     }
 
     /// Whether a neighbour brings some blob to another zone.

@@ -91,6 +91,21 @@ fn a_slow_neighbour_s_place_is_kept_for_as_long_as_a_chunk_takes() {
 }
 
 #[test]
+fn a_place_at_one_that_is_much_slower_than_others_is_not_kept_so_long() {
+    let mut solo = Solo::new(credit(4, 4), "**......");
+    let slow = solo.source("***.....");
+    let fast = solo.source("...*****");
+    for _ in 0..4 {
+        solo.wait(ms(10));
+        let index = solo.asked().into_iter().filter(|(to, _)| *to == fast).map(|(_, index)| index).next();
+        index.into_iter().for_each(|index| assert!(solo.delivers(fast, index)));
+    }
+    solo.delivers(slow, 2);
+    solo.wait(ms(30));
+    assert_eq!(solo.news().told(&PeerMessage::Decline), [slow]);
+}
+
+#[test]
 fn who_declines_makes_room_for_another_and_is_asked_again_later() {
     let mut solo = Solo::new(credit(1, 4), "****");
     let first = solo.neighbour("....");

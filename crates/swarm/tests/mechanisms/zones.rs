@@ -114,6 +114,22 @@ fn a_free_place_goes_to_another_zone_s_gateway_first() {
     assert_eq!(solo.news().told(&PeerMessage::Unchoke), [gateway]);
 }
 
+#[test]
+fn a_lead_serves_its_own_zone_before_another_one_s_gateway() {
+    let mut solo = Solo::without_links(Config { serving: credit(1, 4).serving, ..open() }, 4);
+    let gateway = solo.neighbour_abroad("....");
+    solo.joins_as(gateway, "....", GATEWAY);
+    solo.granted(1, 0);
+    solo.fetched(1, 0);
+    assert_eq!(solo.news().told(&PeerMessage::Unchoke), [gateway], "nobody else wants it");
+    let near = solo.neighbour("....");
+    solo.wait(ms(110));
+    let news = solo.news();
+    assert_eq!((news.told(&PeerMessage::Choke), news.told(&PeerMessage::Unchoke)), (vec![gateway], vec![near]));
+    solo.disconnects(near);
+    assert_eq!(solo.news().told(&PeerMessage::Unchoke), [gateway]);
+}
+
 /// Two zones of four nodes, a seed in the first one, and a gateway for the second.
 fn two_zones(gateway: bool, zone_patience: Duration) -> Net {
     let config = Config { zone_patience, ..Config::default() };
