@@ -33,6 +33,9 @@ const MAX_FORMER: usize = 16;
 /// An epoch that a holder from before this tracker's time may claim: high enough for any driver, low enough to count on from.
 const MAX_CLAIMED_EPOCH: u64 = 1 << 62;
 
+/// A lead gives nothing if less than an eighth of what came to it has reached anybody: leads say the same of themselves.
+const UNSPREAD_SHARE: u32 = 8;
+
 /// Who leads.
 #[derive(Debug)]
 pub(crate) enum Lead {
@@ -348,9 +351,11 @@ impl LeaseBook {
     }
 
     pub(crate) fn is_too_slow(&self, lease: &Lease, config: &LeaseConfig) -> bool {
-        let reports = config.backlog_reports.saturating_mul(1 << self.backlog_moves.min(8));
         let (frontier, backlog) = lease.grows_from;
         let (came, stayed) = (lease.mark.frontier.saturating_sub(frontier), lease.backlog.saturating_sub(backlog));
+        // Another one may be as slow; but from one that gives nothing nothing spreads.
+        let gives = stayed < came - came / UNSPREAD_SHARE;
+        let reports = config.backlog_reports.saturating_mul(if gives { 1 << self.backlog_moves.min(8) } else { 1 });
         // Less is noise, or an uplink that others' aren't faster than: a change costs the connection's pace.
         lease.growth >= reports && stayed >= config.backlog_chunks && stayed.saturating_mul(2) > came
     }
@@ -516,6 +521,21 @@ mod tests {
                 book.held_by(Slot::new(0)).unwrap().report(at(1), *frontier, *backlog);
             }
             assert_eq!(book.is_too_slow(book.held().unwrap(), &config), too_slow, "{reports:?}");
+        }
+    }
+
+    #[test]
+    fn only_of_leads_that_give_something_each_is_given_more_time_than_the_one_before() {
+        let config = LeaseConfig::default();
+        for (spreads, too_slow) in [(0, true), (4, false)] {
+            let mut book = LeaseBook::new(0, 0);
+            hold(&mut book, at(0), NODE);
+            book.end(at(0), NODE, End::Backlog, &config);
+            hold(&mut book, at(0), NODE);
+            for report in 1..=4 {
+                book.held_by(Slot::new(0)).unwrap().report(at(1), 20 * report, (20 - spreads) * report);
+            }
+            assert_eq!(book.is_too_slow(book.held().unwrap(), &config), too_slow, "{spreads} of 20 spread");
         }
     }
 
