@@ -49,9 +49,22 @@ const FIRST_PART_BYTES: u64 = 256 << 10;
 /// Smaller parts would be mostly requests.
 const SMALLEST_PART_BYTES: usize = 128 << 10;
 
-/// A part should take about 100 ms: long against a round trip, so that requests cost little; short against the whole, because parts
-/// behind the first one arrive early and wait, while the swarm waits for the first.
-const PART_TIME: Range<Duration> = Duration::from_millis(50)..Duration::from_millis(200);
+/// A part should take about twice this: short against the whole, because parts behind the first one arrive early and wait, while the
+/// swarm waits for the first …
+const PART_TIME: Duration = Duration::from_millis(50);
+
+/// … but several times what its answer takes, or connections mostly wait: a registry 100 ms away gave 78 Mbit/s with parts of 100 ms,
+/// and 450 with these …
+const ANSWERS_A_PART: u32 = 4;
+
+/// … up to this.
+const LONGEST_PART_TIME: Duration = Duration::from_millis(400);
+
+/// How long parts should take at a server that answers in such a time.
+fn part_time(answers_in: Duration) -> Range<Duration> {
+    let least = answers_in.saturating_mul(ANSWERS_A_PART).clamp(PART_TIME, LONGEST_PART_TIME);
+    least..least * 4
+}
 
 /// Pieces of a part in its channel. Pieces have 8 to 400 KiB: of the small ones this holds the largest part of [`WINDOW_BYTES`] / 4 without
 /// waiting, and a server that sends single bytes makes its own part wait, nothing else. Of the large ones there are fewer ([`Piece`]).
@@ -93,6 +106,8 @@ struct Source {
     digest: Digest,
     size_bytes: u64,
     ranges: AtomicU8,
+    /// How long the first answer took, in microseconds: later ones wait in a queue that our own bytes fill.
+    answers_in: AtomicU64,
     part_bytes: AtomicU64,
     /// Where the registry redirected to.
     moved_to: Mutex<Option<Hop>>,
@@ -125,6 +140,7 @@ impl BlobStream {
             digest,
             size_bytes,
             ranges: AtomicU8::new(UNKNOWN),
+            answers_in: AtomicU64::new(0),
             part_bytes: AtomicU64::new(FIRST_PART_BYTES),
             moved_to: Mutex::new(None),
         });
@@ -315,8 +331,12 @@ impl Transfer {
             Some((_, Some(found))) if found != source.size_bytes => Err(answer.fail(size(found))),
             Some((range, _)) if range.start == self.at && range.end <= self.end => {
                 let found = if after < source.origin.near { NEAR } else { RANGED };
-                // Only the first answer tells: later ones wait in a queue that our own bytes fill.
-                let _ = source.ranges.compare_exchange(UNKNOWN, found, Ordering::AcqRel, Ordering::Acquire);
+                if source.ranges.load(Ordering::Acquire) == UNKNOWN {
+                    // The only part so far.
+                    let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+                    source.answers_in.store(micros, Ordering::Relaxed);
+                    source.ranges.store(found, Ordering::Release);
+                }
                 Ok(0)
             }
             _ => {
@@ -372,9 +392,10 @@ impl Source {
             return;
         }
         let largest = self.largest_part() as u64;
-        let next = if waited < PART_TIME.start {
+        let time = part_time(Duration::from_micros(self.answers_in.load(Ordering::Relaxed)));
+        let next = if waited < time.start {
             current * 2
-        } else if waited > PART_TIME.end {
+        } else if waited > time.end {
             current / 2
         } else {
             current
@@ -389,5 +410,21 @@ impl Source {
 
     fn fail(&self, cause: Cause) -> OriginError {
         OriginError::new(&self.origin.registry, Some(&self.repository), cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    #[test]
+    fn parts_of_a_distant_registry_take_several_times_what_its_answers_take() {
+        assert_eq!(part_time(ms(1)), ms(50)..ms(200));
+        assert_eq!(part_time(ms(80)), ms(320)..ms(1280));
+        assert_eq!(part_time(ms(5000)), ms(400)..ms(1600), "it may have been a token's time");
     }
 }

@@ -1,20 +1,24 @@
 //! Below HTTP: TLS, proxies, time limits, connections kept.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use shoal_oci::Reference;
 use shoal_oci::guard::Reason;
 use shoal_oci::origin::{Cause, ConfigError, Origin};
-use shoal_oci::testing::{Fault, Options, Registry, Trouble};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use shoal_oci::testing::{Content, Fault, Options, Registry, Trouble};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{app, impatient, origin, origin_with, registry};
+use super::{app, impatient, origin, origin_with, read, registry};
 
 fn v1() -> Reference {
     "v1".parse().unwrap()
@@ -170,4 +174,56 @@ async fn connections_are_opened_ahead_and_kept() {
     assert!(origin.manifest(&app(), &"none".parse().unwrap()).await.is_err());
     origin.manifest(&app(), &v1()).await.unwrap();
     assert_eq!(registry.connections(), opened);
+}
+
+/// What comes in at `from` leaves at `to` so much later, without a limit on how much that is.
+async fn pass_late(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+    let (sender, mut late) = tokio::sync::mpsc::unbounded_channel();
+    let read = async move {
+        let mut bytes = BytesMut::new();
+        while from.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
+            let _ = sender.send((Instant::now() + delay, bytes.split()));
+        }
+    };
+    let write = async move {
+        while let Some((at, bytes)) = late.recv().await {
+            sleep_until(at).await;
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
+}
+
+/// Makes a registry as far away as that, one way.
+async fn distant(registry: &Registry, delay: Duration) -> (SocketAddr, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (address, registry) = (listener.local_addr().unwrap(), registry.address());
+    let accepting = tokio::spawn(async move {
+        let mut passing = JoinSet::new();
+        while let Ok((client, _)) = listener.accept().await {
+            let (client_reads, client_writes) = client.into_split();
+            let (registry_reads, registry_writes) = TcpStream::connect(registry).await.unwrap().into_split();
+            passing.spawn(pass_late(client_reads, registry_writes, delay));
+            passing.spawn(pass_late(registry_reads, client_writes, delay));
+        }
+    });
+    (address, AbortOnDropHandle::new(accepting))
+}
+
+#[tokio::test]
+async fn a_distant_registry_is_asked_for_larger_parts() {
+    const SIZE: u64 = 16 << 20;
+    let registry = registry().await;
+    let digest = registry.push_blob(&app(), Content::random(9, SIZE));
+    let (address, _passing) = distant(&registry, Duration::from_millis(50)).await;
+    let origin = origin_with(&registry, |config| config.endpoint.set_port(Some(address.port())).unwrap());
+    let began = Instant::now();
+    let (bytes, error) = read(origin.blob(&app(), digest, SIZE, 0..SIZE)).await;
+    println!("16 MiB from 100 ms away: {:.2} s", began.elapsed().as_secs_f64());
+    assert!(error.is_none() && bytes.len() as u64 == SIZE);
+    // 64 of the first one's size; connections would wait for answers most of the time.
+    let traffic = registry.blob_traffic();
+    assert!((5..40).contains(&traffic.ranged), "{traffic:?}");
 }
