@@ -224,12 +224,12 @@ impl Engine {
     /// Whether a neighbour gets only what is left over.
     pub(crate) fn only_takes(&self, now: Time, peer: u16) -> bool {
         let Serving::Credit { allowance_chunks, .. } = self.config.serving else { return false };
-        let allowance = u64::from(allowance_chunks) * u64::from(self.largest_chunk());
         let entry = self.peers.at(peer);
         if self.is_leading() {
             // A lead needs nothing from anybody: it goes by what spreads. What another zone has from it, it gives to its own once more.
             return entry.hoards || !entry.near;
         }
+        let allowance = u64::from(allowance_chunks) * u64::from(self.largest_chunk());
         entry.only_takes(allowance, now) && !self.is_far_gateway(peer)
     }
 
