@@ -24,15 +24,24 @@ pub(crate) struct Evidence {
     pub(crate) chunk: ChunkIndex,
 }
 
-/// So many senders of one failing chunk make its links suspect rather than the senders. With a tenth of liars three wrong ones out
-/// of three are one in a thousand, and the tracker asks for several reporters on top.
-const SENDERS_AGAINST_LINKS: usize = 3;
+/// So many senders of one failing chunk make its links suspect rather than the senders. With a tenth of liars that many wrong ones in a
+/// row are one in 10^8. Three are one in a thousand: of the thousands of chunks that thousands of nodes get it happens to enough of them
+/// to withdraw a right chain.
+const SENDERS_AGAINST_LINKS: usize = 8;
+
+/// So many do where nobody else is left to ask.
+const LAST_SENDERS_AGAINST_LINKS: usize = 3;
 
 impl Engine {
     /// A chunk was wrong: its sender isn't asked again for this blob, and perhaps its links are reported.
     pub(crate) fn blame(&mut self, now: Time, slot: BlobSlot, chunk: ChunkIndex, from: PeerHandle) {
         self.counters.chunks_wrong += 1;
-        let Some(sender) = self.peers.get(from).map(|peer| peer.node) else { return };
+        let bytes = self.transfer(slot).chunk_bytes(chunk);
+        let Some(peer) = self.peers.get_mut(from) else { return };
+        // It has given nothing.
+        peer.bytes_from = peer.bytes_from.saturating_sub(bytes);
+        peer.merit = peer.merit.saturating_sub(bytes);
+        let sender = peer.node;
         let bound = usize::from(self.config.max_peers) * 2;
         let transfer = self.transfer_mut(slot);
         let Some(member) = transfer.member(from.slot) else { return };
@@ -47,8 +56,9 @@ impl Engine {
             transfer.evidence.push(evidence);
         }
         let senders = transfer.evidence.iter().filter(|other| other.chunk == chunk).count();
+        let enough = if transfer.is_to_be_had(chunk) { SENDERS_AGAINST_LINKS } else { LAST_SENDERS_AGAINST_LINKS };
         if let Some((epoch, publisher)) = transfer.chain.author_of(chunk)
-            && (publisher == sender || senders >= SENDERS_AGAINST_LINKS)
+            && (publisher == sender || senders >= enough)
         {
             transfer.announce.false_chain = Some(epoch);
             self.announce_soon(now, slot);

@@ -288,7 +288,7 @@ impl Engine {
         lease.trusts_nobody |= stalled;
         let (lease, given_up) = (*lease, lease.trusts_nobody);
         let patient = transfer.idle(now).max(now.since(lease.since)) < hole_patience && !given_up;
-        let lacking = |chunk| is_open(transfer, chunk, given_up) && (given_up || !is_to_be_had(transfer, chunk));
+        let lacking = |chunk| is_open(transfer, chunk, given_up) && (given_up || !transfer.is_to_be_had(chunk));
         if !patient && let Some(run) = next_run(transfer, 0..count, lacking) {
             self.fetch(slot, run);
         }
@@ -446,12 +446,6 @@ fn is_spread(transfer: &Transfer, chunk: ChunkIndex, gave: impl Fn(u16) -> bool)
     gave(transfer.members[first].peer) || holders.next().is_some()
 }
 
-/// Whether a neighbour that is still asked says to have the chunk.
-fn is_to_be_had(transfer: &Transfer, chunk: ChunkIndex) -> bool {
-    let has = |at: usize| !transfer.members[at].suspect && transfer.member_has(at, chunk);
-    (0..transfer.members.len()).any(has)
-}
-
 #[cfg(test)]
 mod tests {
     use shoal_chain::{LinkBatch, LinkRun, Signature, SignedLinks};
@@ -529,11 +523,11 @@ mod tests {
         transfer.join(0, true, &ChunkSet::full(3), JoinFlags::default());
         transfer.join(1, false, &ChunkSet::empty(3), JoinFlags::default());
         let chunk = ChunkIndex::new(1);
-        assert!(is_to_be_had(&transfer, chunk));
+        assert!(transfer.is_to_be_had(chunk));
         transfer.members[0].suspect = true;
-        assert!(!is_to_be_had(&transfer, chunk));
+        assert!(!transfer.is_to_be_had(chunk));
         transfer.member_got(1, chunk);
-        assert!(is_to_be_had(&transfer, chunk), "in whatever zone");
+        assert!(transfer.is_to_be_had(chunk), "in whatever zone");
     }
 
     #[test]

@@ -258,6 +258,11 @@ impl Transfer {
         self.member_at[usize::from(peer)] = NOBODY;
     }
 
+    /// Whether a neighbour that is still asked says to have the chunk.
+    pub(crate) fn is_to_be_had(&self, chunk: ChunkIndex) -> bool {
+        (0..self.members.len()).any(|at| !self.members[at].suspect && self.member_has(at, chunk))
+    }
+
     /// Notes that a member has a chunk; whether that is new.
     pub(crate) fn member_got(&mut self, member: usize, chunk: ChunkIndex) -> bool {
         let word = &mut self.bits[member * self.words + chunk.as_usize() / 64];

@@ -20,6 +20,9 @@ pub(crate) type Variant = u8;
 /// The origin's content.
 pub(crate) const TRUE: Variant = 0;
 
+/// What a liar sends.
+pub(crate) const LIE: Variant = 1;
+
 /// Bytes of each chunk.
 pub(crate) const CHUNK_BYTES: u64 = 64 << 10;
 

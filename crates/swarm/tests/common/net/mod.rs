@@ -18,11 +18,8 @@ use shoal_types::{BlobKey, ChunkIndex, ChunkSet, NodeId, Time, Zone};
 use shoal_wire::{Announce, AnnounceReply, Directive, PeerMessage};
 
 use super::chunk;
-use super::content::{CHUNK_BYTES, Content, TRUE, Variant};
+use super::content::{CHUNK_BYTES, Content, LIE, TRUE, Variant};
 use tracker::Tracker;
-
-/// What a liar sends.
-const LIE: Variant = 1;
 
 /// What a lying lead invents.
 const INVENTION: Variant = 2;
