@@ -15,7 +15,8 @@ use crate::figures::float;
 use crate::network::Place;
 use crate::units::Rate;
 
-/// Three seconds: the bucket's first burst (10 ms) then counts for a third of a percent.
+/// So long a flow is measured, once it has sent for a second: the bucket's first burst, 26 ms of a slow link, would make a link seem a
+/// hundredth faster than it is.
 const SECONDS: u64 = 3;
 
 /// For how long the sender may take to listen.
@@ -32,16 +33,17 @@ pub(super) struct Goodput {
 
 /// Measures a direction.
 pub(super) async fn measure(from: &Place, to: &Place, rate: Rate) -> Result<Goodput> {
-    let bytes = rate.bytes_per_second() * SECONDS;
+    let unmeasured = rate.bytes_per_second();
+    let bytes = unmeasured + rate.bytes_per_second() * SECONDS;
     let address = SocketAddr::from((from.address, 5001));
     let before = from.sent_bytes()?;
     let mut sender = Job::start(from, &Worker::Send { listen: address, bytes })?;
-    let mut receiver = Job::start(to, &Worker::Receive { from: address })?;
-    let seconds: f64 = receiver.line().await?.parse().context("no time came")?;
+    let mut receiver = Job::start(to, &Worker::Receive { from: address, unmeasured })?;
+    let bytes_per_second: f64 = receiver.line().await?.parse().context("no rate came")?;
     sender.line().await?;
-    ensure!(seconds > 0.0, "a link without a limit");
+    ensure!(bytes_per_second.is_finite(), "a link without a limit");
     let wire = from.sent_bytes()? - before;
-    Ok(Goodput { bytes_per_second: float(bytes) / seconds, wire_per_payload: float(wire) / float(bytes) })
+    Ok(Goodput { bytes_per_second, wire_per_payload: float(wire) / float(bytes) })
 }
 
 /// The sender's part.
@@ -63,8 +65,8 @@ pub(super) async fn send(listen: SocketAddr, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// The receiver's part: prints the seconds that it took.
-pub(super) async fn receive(from: SocketAddr) -> Result<()> {
+/// The receiver's part: prints the bytes a second that came after the unmeasured ones.
+pub(super) async fn receive(from: SocketAddr, unmeasured: u64) -> Result<()> {
     let deadline = Instant::now() + CONNECT;
     let mut stream = loop {
         match TcpStream::connect(from).await {
@@ -73,9 +75,21 @@ pub(super) async fn receive(from: SocketAddr) -> Result<()> {
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
     };
-    let started = Instant::now();
     let mut piece = vec![0; 64 << 10];
-    while stream.read(&mut piece).await? > 0 {}
-    println!("{}", started.elapsed().as_secs_f64());
+    let mut before = 0;
+    while before < unmeasured {
+        let read = stream.read(&mut piece).await?;
+        ensure!(read > 0, "the sender stops early");
+        before += read as u64;
+    }
+    let started = Instant::now();
+    let mut measured = 0;
+    loop {
+        match stream.read(&mut piece).await? {
+            0 => break,
+            read => measured += read as u64,
+        }
+    }
+    println!("{}", float(measured) / started.elapsed().as_secs_f64());
     Ok(())
 }

@@ -71,9 +71,9 @@ pub(crate) enum Worker {
     /// One flow's sender.
     #[command(hide = true)]
     Send { listen: SocketAddr, bytes: u64 },
-    /// One flow's receiver: says the seconds.
+    /// One flow's receiver: says the bytes a second.
     #[command(hide = true)]
-    Receive { from: SocketAddr },
+    Receive { from: SocketAddr, unmeasured: u64 },
 }
 
 impl Worker {
@@ -128,7 +128,7 @@ impl Worker {
                 Ok(())
             }
             Self::Send { listen, bytes } => goodput::send(*listen, *bytes).await,
-            Self::Receive { from } => goodput::receive(*from).await,
+            Self::Receive { from, unmeasured } => goodput::receive(*from, *unmeasured).await,
         }
     }
 
@@ -151,7 +151,7 @@ impl Worker {
             Self::Agent { arguments } => ([texts(&[&"agent"]), arguments.clone()].concat(), None),
             Self::Exchange { admin } => (texts(&[&"exchange", admin]), None),
             Self::Send { listen, bytes } => (texts(&[&"send", listen, bytes]), None),
-            Self::Receive { from } => (texts(&[&"receive", from]), None),
+            Self::Receive { from, unmeasured } => (texts(&[&"receive", from, unmeasured]), None),
         };
         words.extend(blobs.into_iter().flat_map(|path: &Path| ["--blobs".into(), path.into()]));
         let own = std::env::current_exe().context("this program's own path is unknown")?;
@@ -267,7 +267,7 @@ mod tests {
             Worker::liar(&node, &tracker),
             Worker::Exchange { admin: address },
             Worker::Send { listen: address, bytes: 5 },
-            Worker::Receive { from: address },
+            Worker::Receive { from: address, unmeasured: 5 },
         ] {
             let read = Lab::try_parse_from(worker.command().unwrap()).unwrap().worker;
             assert_eq!(format!("{:?}", read.unwrap()), format!("{worker:?}"));
