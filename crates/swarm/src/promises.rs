@@ -10,7 +10,6 @@
 //! Absent on purpose: blame. A promise that isn't kept was broken by whoever sent the chunk there, more likely than not.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use shoal_types::{BlobKey, ChunkIndex, ChunkSet, Time};
 use shoal_wire::{PeerMessage, RejectReason};
@@ -23,6 +22,9 @@ use crate::transfer::{ChunkState, Transfer};
 /// Promises that are remembered, the latest ones: twice as many sources as there usually are, with four chunks arriving at each, and as
 /// much to spare.
 const HEARD: usize = 64;
+
+/// A neighbour that sends other chunks may take so many times longer for a promised one.
+const KEPT_WAITING: u32 = 8;
 
 /// What is promised of one blob.
 #[derive(Debug)]
@@ -163,21 +165,22 @@ impl Engine {
         }
     }
 
-    /// What was promised comes to the neighbour first and then to us: it may take twice what a chunk takes from there. Taken back sooner, on a slow
-    /// link, it is on its way already and comes in vain.
-    fn promise_patience(&self, peer: &Peer, owed: &Outstanding) -> Duration {
+    /// What was promised comes to the neighbour first and then to us: it may take twice what a chunk takes from there, and longer as long as other
+    /// chunks come from there. Taken back sooner, on a slow link, it is on its way already and comes in vain.
+    fn is_overdue(&self, now: Time, peer: &Peer, owed: &Outstanding) -> bool {
         let longest = self.config.snub_after;
         let takes = peer.pace.time_for(self.transfer(owed.blob).chunk_bytes(owed.chunk));
         let takes = takes.unwrap_or(longest).min(longest) + self.round_trip.unwrap_or_default();
-        (Self::SWEEP + takes * 2).min(longest)
+        let patience = (Self::SWEEP + takes * 2).min(longest);
+        !owed.is_due()
+            && (now.since(owed.asked.max(peer.heard)) >= patience || now.since(owed.asked) >= patience * KEPT_WAITING)
     }
 
     /// What was promised a while ago and somebody else has by now is to be had there.
     pub(crate) fn give_up_promises(&mut self, now: Time) {
         let mut overdue = Vec::new();
         for (handle, peer) in self.peers.iter() {
-            let is_late = |owed: &&Outstanding| now.since(owed.asked) >= self.promise_patience(peer, owed);
-            let late = peer.outstanding.iter().filter(|owed| !owed.is_due()).filter(is_late);
+            let late = peer.outstanding.iter().filter(|owed| self.is_overdue(now, peer, owed));
             let had = late.filter(|owed| self.transfer(owed.blob).availability[owed.chunk.as_usize()] > 0);
             overdue.extend(had.map(|owed| (owed.blob, owed.chunk, handle.slot)));
         }

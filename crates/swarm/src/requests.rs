@@ -76,9 +76,8 @@ impl Engine {
         // could keep a chunk from ever being right.
         let trusted = transfer.member(from.slot).is_some_and(|member| !transfer.members[member].suspect);
         let useful = match transfer.state(chunk) {
-            ChunkState::Missing => owed.is_some(),
             // Its links may travel with the one that was asked for.
-            ChunkState::Requested { .. } | ChunkState::Arriving { .. } => {
+            ChunkState::Missing | ChunkState::Requested { .. } | ChunkState::Arriving { .. } => {
                 owed.is_some() || trusted && transfer.chain.can_verify(chunk)
             }
             _ => false,

@@ -190,3 +190,18 @@ fn a_promise_over_a_slow_link_is_waited_for() {
     solo.wait(ms(600));
     assert_eq!(solo.news().asked(), [(holder, 1)]);
 }
+
+#[test]
+fn a_promise_is_waited_for_longer_as_long_as_other_chunks_come() {
+    let (mut solo, slow, holder) = promised_by_one_that_took(ms(100));
+    let others_come = |solo: &mut Solo, times: u32| {
+        for _ in 0..times {
+            solo.wait(ms(100));
+            solo.goes_on(slow);
+        }
+        solo.news()
+    };
+    assert!(others_come(&mut solo, 15).cancelled().is_empty());
+    let news = others_come(&mut solo, 100);
+    assert_eq!((news.cancelled(), news.asked()), (vec![(slow, 1)], vec![(holder, 1)]), "but not for ever");
+}

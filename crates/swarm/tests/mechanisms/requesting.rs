@@ -440,14 +440,21 @@ fn a_download_limit_holds_over_any_span() {
 }
 
 #[test]
-fn pieces_that_nobody_asked_for_are_of_no_use() {
+fn pieces_that_nobody_asked_for_are_kept_if_they_can_be_verified() {
     let mut solo = Solo::new(asking_for(1), "....");
     let source = solo.neighbour("****");
     let (_, index) = solo.asked()[0];
     let other = (index + 1) % 4;
-    assert!(!solo.delivers(source, other));
+    let stranger = solo.stranger("");
+    assert!(!solo.delivers(stranger, other), "who takes no part could go with it unnoticed");
     assert_eq!(solo.engine.counters().bytes_wasted, CHUNK_BYTES);
+    assert!(solo.delivers(source, other));
     assert!(solo.delivers(source, index));
+
+    let mut solo = Solo::without_links(asking_for(1), 4);
+    let source = solo.neighbour("****");
+    let (_, index) = solo.asked()[0];
+    assert!(!solo.delivers(source, (index + 1) % 4));
 }
 
 #[test]
