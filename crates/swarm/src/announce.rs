@@ -1,7 +1,7 @@
 //! What the tracker is told, and when.
 //!
 //! State: per blob when the next announce is due and what it has to carry.
-//! Invariants: an announce that is due goes out at the next poll; links, accusations and a false chain go out once each.
+//! Invariants: an announce that is due goes out at the next poll; links, accusations and verdicts on a chain or a lead go out once each.
 //! Absent on purpose: which tracker, or which peer in its place: the driver routes.
 
 use std::time::Duration;
@@ -33,6 +33,7 @@ pub(crate) struct AnnounceState {
     pub(crate) announced: Option<u32>,
     pub(crate) unpublished: Vec<SignedLinks>,
     pub(crate) false_chain: Option<u64>,
+    pub(crate) corrupt_lead: Option<u64>,
     /// The last announce has had no answer.
     pub(crate) unanswered: bool,
     /// Some announce has had one: a tracker knows of the membership.
@@ -50,6 +51,7 @@ impl AnnounceState {
             announced: None,
             unpublished: Vec::new(),
             false_chain: None,
+            corrupt_lead: None,
             parting: None,
             unanswered: false,
             answered: false,
@@ -207,6 +209,7 @@ impl Engine {
             lease,
             links: std::mem::take(&mut transfer.announce.unpublished),
             false_chain: transfer.announce.false_chain.take(),
+            corrupt_lead: transfer.announce.corrupt_lead.take(),
             accused,
             bytes_from_peers: transfer.bytes_from_peers,
             bytes_from_origin: transfer.bytes_from_origin,

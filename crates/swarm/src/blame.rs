@@ -6,7 +6,9 @@
 //! sender is merely not asked again for this blob, and the failure is kept as evidence. When the chain closes, the links were
 //! right all along, the evidence has become proof, and the senders are banned here and accused before the tracker. When the chain is
 //! withdrawn, the evidence is worthless and the senders are asked again. Only where the sender has signed the links itself does
-//! one failure settle it: bytes and links come from the same hand and don't fit, so those links are reported at once.
+//! one failure settle something: bytes and links come from the same hand and don't fit. That its bytes are wrong is as likely as that its
+//! links are, so who got right bytes keeps them, and it is reported as no lead. A successor that has seen it fetches first what nobody
+//! has of its chunks, and sees whether the links hold. Where a link may have been inherited, or is the digest, the links are reported.
 //!
 //! Invariants: nobody is accused without a closed chain; the evidence is bounded by the number of neighbours.
 //! Absent on purpose: bans across the cluster. Those are the tracker's, and take several accusers.
@@ -49,6 +51,14 @@ impl Engine {
         let evidence = Evidence { sender, chunk };
         if transfer.evidence.len() < bound && !transfer.evidence.contains(&evidence) {
             transfer.evidence.push(evidence);
+        }
+        if let Some((epoch, publisher)) = transfer.chain.sole_author_of(chunk)
+            && publisher == sender
+        {
+            transfer.announce.corrupt_lead = Some(epoch);
+            self.announce_soon(now, slot);
+            self.test_links(now, slot);
+            return;
         }
         let senders = transfer.evidence.iter().filter(|other| other.chunk == chunk).count();
         let enough = if transfer.is_to_be_had(chunk) { SENDERS_AGAINST_LINKS } else { LAST_SENDERS_AGAINST_LINKS };

@@ -116,6 +116,16 @@ impl ChainState {
         record.map(|(_, record)| self.author(record))
     }
 
+    /// The lease and the publisher that alone say that this chunk is right: under one lease it signed what comes before it and what comes after. A successor may have
+    /// gone on from a false link in good faith; this one has hashed from what it signed itself.
+    pub(crate) fn sole_author_of(&self, chunk: ChunkIndex) -> Option<(u64, NodeId)> {
+        let author = |chunk| self.record_of(chunk).map(|(_, record)| self.author(record));
+        // The digest is nobody's word.
+        let after = author(chunk).filter(|_| chunk != self.blob.geometry.last_chunk())?;
+        let before = chunk.get().checked_sub(1).map_or(Some(after), |previous| author(ChunkIndex::new(previous)))?;
+        (before == after).then_some(after)
+    }
+
     /// Takes a batch in.
     pub(crate) fn learn(&mut self, links: &VerifiedLinks) -> Learned {
         let SignedLinks { batch: LinkBatch { blob, epoch, run }, publisher, signature } = links.get();

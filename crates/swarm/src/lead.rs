@@ -261,6 +261,10 @@ impl Engine {
             return;
         }
         let count = transfer.blob.geometry.chunk_count();
+        if let Some(run) = untested_run(transfer) {
+            self.fetch(slot, run);
+            return;
+        }
         if lease.frontier < count {
             // As far as links are known somebody has fetched. A neighbour that claims more is asked for the links that prove it.
             let frontier = transfer.chain.first_unknown().map_or(count - 1, |first| first.get()).max(lease.frontier);
@@ -313,14 +317,30 @@ impl Engine {
         if parting.is_some() {
             transfer.announce.parting = parting;
         }
-        let key = transfer.blob.key();
-        if let Some(run) = transfer.lead.run.take() {
-            for chunk in run.map(ChunkIndex::new) {
-                if self.transfer(slot).state(chunk) == ChunkState::Origin {
-                    self.reopen(slot, chunk);
-                }
+        self.stop_run(slot);
+    }
+
+    fn stop_run(&mut self, slot: BlobSlot) {
+        let Some(run) = self.transfer_mut(slot).lead.run.take() else { return };
+        for chunk in run.map(ChunkIndex::new) {
+            if self.transfer(slot).state(chunk) == ChunkState::Origin {
+                self.reopen(slot, chunk);
             }
-            self.act(Action::StopOrigin { key });
+        }
+        let key = self.transfer(slot).blob.key();
+        self.act(Action::StopOrigin { key });
+    }
+
+    /// Somebody has sent a chunk that doesn't fit its own links. If we lead after it, its links come to be tested now rather than in the end.
+    pub(crate) fn test_links(&mut self, now: Time, slot: BlobSlot) {
+        let transfer = self.transfer(slot);
+        let goes_on_from = transfer.lead.run.as_ref().map(|run| run.start);
+        if transfer.lead.is_leading()
+            && let Some(untested) = untested_run(transfer)
+            && goes_on_from.is_some_and(|start| untested.start < start)
+        {
+            self.stop_run(slot);
+            self.drive_lead(now, slot);
         }
     }
 
@@ -417,6 +437,22 @@ fn is_open(transfer: &Transfer, chunk: ChunkIndex, trusts_nobody: bool) -> bool 
         }
         ChunkState::Verifying { .. } | ChunkState::Origin | ChunkState::Have => false,
     }
+}
+
+/// Chunks that nobody has, by links of somebody who has sent wrong ones. If a link is false, so are all that follow.
+fn untested_run(transfer: &Transfer) -> Option<Range<u32>> {
+    if transfer.evidence.is_empty() {
+        return None;
+    }
+    let linked = transfer.chain.first_unknown().map_or(transfer.blob.geometry.chunk_count() - 1, ChunkIndex::get);
+    let untested = |chunk| {
+        let by = transfer.chain.author_of(chunk).map(|(_, publisher)| publisher);
+        // What that one is asked for is as good as missing.
+        is_open(transfer, chunk, true)
+            && !transfer.is_to_be_had(chunk)
+            && transfer.evidence.iter().any(|evidence| Some(evidence.sender) == by)
+    };
+    next_run(transfer, 0..linked, untested)
 }
 
 /// What the leases before this one fetched, if hardly anybody got any of it from their holders: they give nothing.

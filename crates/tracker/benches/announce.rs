@@ -22,6 +22,7 @@ fn announce(digest: Digest, event: AnnounceEvent, have: Option<Arc<ChunkSet>>, w
         lease: LeaseRequest::Willing,
         links: Vec::new(),
         false_chain: None,
+        corrupt_lead: None,
         accused: Vec::new(),
         bytes_from_peers: 0,
         bytes_from_origin: 0,

@@ -94,6 +94,9 @@ impl Tracker {
             return Err(AnnounceError::Banned);
         }
         self.take_lease_word(now, blob, slot, &announce.lease, completed);
+        if let Some(epoch) = announce.corrupt_lead {
+            self.take_corrupt_lead(now, blob, slot, epoch);
+        }
         let lease = self.lease_state(now, blob, Asker { slot, comes_back });
         self.settle_gateways(now, blob, Some(slot));
         Ok(self.reply(now, blob, slot, announce, lease))
@@ -250,7 +253,7 @@ impl Tracker {
         let entry = &mut self.blobs[blob];
         entry.set_claim(slot, newcomer);
         let leads = entry.leases.held().is_some_and(|lease| lease.holder == slot);
-        if leads && entry.chain.is_complete(entry.chunks()) {
+        if leads && entry.members[slot].claims() && entry.chain.is_complete(entry.chunks()) {
             entry.set_proven(slot);
         }
     }

@@ -39,6 +39,8 @@ pub(crate) struct Member {
     claim: Option<Claim>,
     /// It completed as the lead, with every link published.
     proven: bool,
+    /// As the lead it gave chunks that don't fit its links: nobody can have the blob from it.
+    distrusted: bool,
     /// The generation of the chain that it has called false.
     calls_false: Option<u32>,
     pub(crate) seen_at: Time,
@@ -69,6 +71,7 @@ impl Member {
             live: false,
             claim: None,
             proven: false,
+            distrusted: false,
             calls_false: None,
             seen_at: now,
             expires_after_millis: 0,
@@ -301,12 +304,18 @@ impl Blob {
 
     /// A member says that it has everything; `newcomer`: with its first announce.
     pub(crate) fn set_claim(&mut self, slot: Slot, newcomer: bool) {
-        if self.members[slot].claims() {
+        if self.members[slot].claims() || self.members[slot].distrusted {
             return;
         }
         let claim = if newcomer { Claim::Brought } else { Claim::Completed(self.chain.generation()) };
         self.set_have(slot, None);
         self.set_flags(slot, |member| member.claim = Some(claim));
+    }
+
+    /// A member gives wrong chunks: what it says to have is of use to nobody.
+    pub(crate) fn distrust(&mut self, slot: Slot) {
+        self.set_have(slot, None);
+        self.members[slot].distrusted = true;
     }
 
     /// A member that claims completion was the lead and has published every link.

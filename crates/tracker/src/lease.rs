@@ -17,7 +17,7 @@
 //! Invariants: one lead at most; epochs only grow, by one with each grant; a list of former holders and of denials is bounded.
 //! Absent on purpose: choosing who gets it (that takes the members: `leasing.rs`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use shoal_types::{NodeId, Time};
@@ -207,6 +207,9 @@ pub(crate) struct LeaseBook {
     /// Whether others' claims of completion are no reason to wait any more: a lead was lost, or they were waited for in vain.
     pub(crate) doubts_claims: bool,
     former: VecDeque<(NodeId, u64)>,
+    /// The last lead, even if its lease is over, and who has got a chunk from it that doesn't fit the links that it signed.
+    last_lead: Option<(NodeId, u64)>,
+    witnesses: BTreeSet<NodeId>,
     /// Leases in a row that ended without any progress.
     in_vain: u32,
     /// Leases that ended in a stall since the last one that completed: perhaps the origin is that slow.
@@ -228,6 +231,8 @@ impl LeaseBook {
             used: false,
             doubts_claims: false,
             former: VecDeque::new(),
+            last_lead: None,
+            witnesses: BTreeSet::new(),
             in_vain: 0,
             stalls: 0,
             backlog_moves: 0,
@@ -269,7 +274,7 @@ impl LeaseBook {
     /// Names a lead. The caller has seen to it that there is none.
     pub(crate) fn grant(&mut self, now: Time, to: Grantee, config: &LeaseConfig) {
         let lease = self.next_lease(now, to, config);
-        self.lead = Lead::Held(lease);
+        self.lead_with(to.node, lease);
     }
 
     pub(crate) fn grant_impatient(&mut self, now: Time, to: Grantee, config: &LeaseConfig) {
@@ -289,7 +294,21 @@ impl LeaseBook {
         debug_assert!(self.may_adopt(epoch), "the caller has asked");
         self.last_epoch = self.last_epoch.max(epoch);
         let lease = self.lease(now, to, epoch, config);
+        self.lead_with(to.node, lease);
+    }
+
+    fn lead_with(&mut self, holder: NodeId, lease: Lease) {
+        self.last_lead = Some((holder, lease.epoch));
+        self.witnesses.clear();
         self.lead = Lead::Held(lease);
+    }
+
+    /// Counts a witness against the lead of this epoch. Gives the lead and how many there are; nothing if another one has led since, or nobody
+    /// but itself says so.
+    pub(crate) fn testify(&mut self, witness: NodeId, epoch: u64) -> Option<(NodeId, usize)> {
+        let (lead, _) = self.last_lead.filter(|(lead, led)| *led == epoch && *lead != witness)?;
+        self.witnesses.insert(witness);
+        Some((lead, self.witnesses.len()))
     }
 
     /// Ends the lead's lease and says what is next: a successor at once (Vacant), later, or none.

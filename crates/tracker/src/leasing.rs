@@ -159,6 +159,17 @@ impl Tracker {
         *self.counters.leases_ended.entry(end.name()).or_default() += 1;
     }
 
+    /// Names this member the lead's successor, if it may lead.
+    pub(crate) fn succeed(&mut self, now: Time, blob: BlobIx, slot: Slot) {
+        let entry = &self.blobs[blob];
+        let vacant = matches!(entry.leases.lead, Lead::Vacant) && needs_lead(entry, self.config.quorum);
+        if vacant && may_lead(entry, &entry.members[slot]) {
+            self.grant(now, blob, slot);
+        } else {
+            self.settle_lead(now, blob);
+        }
+    }
+
     /// Ends the leases out of impatience that bring nothing.
     pub(crate) fn end_idle_impatience(&mut self, now: Time, blob: BlobIx) {
         let entry = &mut self.blobs[blob];

@@ -47,18 +47,13 @@ impl Tracker {
 
     /// A member has found the chain of an epoch false.
     pub(crate) fn take_false_chain(&mut self, now: Time, blob: BlobIx, slot: Slot, epoch: u64) {
-        let (quorum, ban) = (self.config.quorum, &self.config.ban);
+        let enough = self.enough_against_lead(blob);
         let entry = &mut self.blobs[blob];
         let outdated = entry.chain.withdrawn().is_some_and(|withdrawn| epoch <= withdrawn);
         if outdated || epoch > entry.leases.last_epoch() || entry.chain.state() == ChainState::Closed {
             return;
         }
         entry.set_calls_false(slot);
-        // A publisher is no witness against itself.
-        let others = entry.live.len() - 1;
-        // Only neighbours of a lying lead can see its last chunk fail, and it has about forty: a share of all members may be more than
-        // can ever know. So as many as it takes to ban.
-        let enough = quorum.of(others).min(threshold(entry.live.len(), ban));
         let led_later = entry.leases.held().is_some_and(|lease| lease.holder == slot && lease.epoch > epoch);
         let believed = match entry.chain.state() {
             // The contradiction itself is one half of the evidence.
@@ -68,6 +63,37 @@ impl Tracker {
         if believed || led_later {
             self.quarantine(now, blob);
         }
+    }
+
+    /// A member has got a chunk from the lead that doesn't fit the lead's own links. Whichever is wrong, it isn't fit to lead; its links may
+    /// be right, and who has chunks by them keeps them. A witness goes on: it begins with what nobody has, and so tests the links.
+    pub(crate) fn take_corrupt_lead(&mut self, now: Time, blob: BlobIx, slot: Slot, epoch: u64) {
+        let enough = self.enough_against_lead(blob);
+        let entry = &mut self.blobs[blob];
+        let verdict = entry.leases.testify(entry.members[slot].id, epoch);
+        let Some((lead, _)) = verdict.filter(|(lead, witnesses)| *witnesses >= enough && !entry.chain.is_barred(*lead))
+        else {
+            return;
+        };
+        entry.chain.bar(lead);
+        let member = self.nodes.find(lead).and_then(|node| self.nodes[node].slot_in(blob));
+        if let Some(member) = member {
+            entry.distrust(member);
+        }
+        if entry.leases.held().is_some() {
+            self.end_lease(now, blob, End::Distrusted);
+        }
+        self.succeed(now, blob, slot);
+    }
+
+    /// So many members have to speak against a lead or its chain.
+    fn enough_against_lead(&self, blob: BlobIx) -> usize {
+        let members = self.blobs[blob].live.len();
+        // A publisher is no witness against itself.
+        let others = members.saturating_sub(1);
+        // Only neighbours of a lying lead can see it lie, and it has about forty: a share of all members may be more than can ever know. So
+        // as many as it takes to ban.
+        self.config.quorum.of(others).min(threshold(members, &self.config.ban))
     }
 
     /// A member has completed, or links have come: that may prove the chain, and so show who had lied.

@@ -27,6 +27,8 @@ pub struct Announce {
     pub links: Vec<SignedLinks>,
     /// The epoch of a chain that it found false: the last chunk didn't give the digest, or a link contradicts the origin's bytes.
     pub false_chain: Option<u64>,
+    /// The epoch of a lead that sent it a chunk which doesn't fit the links that this lead signed itself: one or the other is wrong.
+    pub corrupt_lead: Option<u64>,
     /// Peers that sent it a chunk that fails under a closed chain.
     pub accused: Vec<NodeId>,
     /// Bytes of this blob that it has got from peers so far.

@@ -185,6 +185,7 @@ impl Agent {
             lease: LeaseRequest::Declined,
             links: Vec::new(),
             false_chain: None,
+            corrupt_lead: None,
             accused: Vec::new(),
             bytes_from_peers: 0,
             bytes_from_origin: 0,

@@ -21,6 +21,7 @@ const WAITING: usize = 8;
 pub(super) struct Carried {
     links: Vec<SignedLinks>,
     false_chain: Option<u64>,
+    corrupt_lead: Option<u64>,
     accused: Vec<NodeId>,
 }
 
@@ -33,15 +34,17 @@ pub(super) struct Announced {
 
 impl Carried {
     pub(super) fn of(announce: &Announce) -> Self {
-        Self { links: announce.links.clone(), false_chain: announce.false_chain, accused: announce.accused.clone() }
+        let Announce { links, false_chain, corrupt_lead, accused, .. } = announce;
+        Self { links: links.clone(), false_chain: *false_chain, corrupt_lead: *corrupt_lead, accused: accused.clone() }
     }
 
     /// Puts this in front of what an announce tells itself.
     fn add_to(self, announce: &mut Announce) {
-        let Self { mut links, false_chain, mut accused } = self;
+        let Self { mut links, false_chain, corrupt_lead, mut accused } = self;
         links.append(&mut announce.links);
         announce.links = links;
         announce.false_chain = announce.false_chain.or(false_chain);
+        announce.corrupt_lead = announce.corrupt_lead.or(corrupt_lead);
         accused.append(&mut announce.accused);
         accused.sort_unstable();
         accused.dedup();

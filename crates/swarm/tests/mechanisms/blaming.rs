@@ -145,17 +145,45 @@ fn a_while_after_a_withdrawal_a_wrong_chunk_is_a_wrong_chunk() {
     assert_eq!(solo.asked(), []);
 }
 
-#[test]
-fn who_has_signed_the_links_that_refute_its_chunk_is_reported_at_once() {
+/// What the tracker is told of a neighbour that sends a wrong chunk: false chains, corrupt leads. It has signed the links from another one's
+/// on.
+fn after_a_wrong_chunk_of_the_author(index: u32, from: u32) -> (Vec<u64>, Vec<u64>) {
     let mut solo = Solo::without_links(asking_for(8), 6);
-    let publisher = solo.neighbour("******");
-    solo.learns(&[solo.content.batch(4, node(publisher), 0..5, TRUE)]);
-    let (_, index) = solo.asked()[0];
-    solo.delivers_variant(publisher, index, LIE);
+    solo.learns(&solo.content.singles(3, node(50), 0..from));
+    let mut have = ".".repeat(6);
+    have.replace_range(index as usize..=index as usize, "*");
+    let author = solo.neighbour(&have);
+    solo.learns(&[solo.content.batch(4, node(author), from..5, TRUE)]);
+    assert_eq!(solo.asked(), [(author, index)]);
+    solo.delivers_variant(author, index, LIE);
+    let mut news = solo.news();
     solo.wait(ms(1));
-    let news = solo.news();
-    assert_eq!(verdicts(&news), (vec![4], vec![]));
-    assert_eq!(news.dropped(), [], "for the tracker to decide");
+    news.actions.extend(solo.news().actions);
+    let (false_chains, accused) = verdicts(&news);
+    assert_eq!((accused, news.dropped()), (vec![], vec![]), "for the tracker to decide");
+    (false_chains, news.announces().iter().filter_map(|announce| announce.corrupt_lead).collect())
+}
+
+#[test]
+fn who_alone_has_signed_the_links_that_refute_its_chunk_is_no_lead() {
+    for (index, from) in [(0, 0), (4, 0), (3, 2)] {
+        assert_eq!(
+            after_a_wrong_chunk_of_the_author(index, from),
+            (vec![], vec![4]),
+            "chunk {index}, links from {from}"
+        );
+    }
+}
+
+#[test]
+fn of_who_may_have_gone_on_from_a_false_link_the_links_are_reported() {
+    for (index, from) in [(2, 2), (5, 0)] {
+        assert_eq!(
+            after_a_wrong_chunk_of_the_author(index, from),
+            (vec![4], vec![]),
+            "chunk {index}, links from {from}"
+        );
+    }
 }
 
 /// How many senders of a chunk that fails it takes to speak against its links; beside them so many others say to have it.
@@ -281,5 +309,21 @@ fn liars_cost_a_few_chunks_and_are_all_accused() {
             "each liar has a pipeline of six and the chunk that is being verified: {}",
             counters.chunks_wrong
         );
+    }
+}
+
+#[test]
+fn a_lead_that_corrupts_what_it_sends_is_replaced_and_shakes_nobody_s_chunks() {
+    for seed in 1..=5 {
+        let honest = Setup::default();
+        let lying = Setup { role: Role::Liar, ..Setup::default() };
+        let mut net = Net::with_seed(48, [lying, honest.clone(), honest.clone(), honest.clone(), honest], seed);
+        net.withdraws = true;
+        net.mesh();
+        net.start(0..5);
+        net.run_until_complete(1..5, Duration::from_secs(5));
+        assert_eq!(net.tracker.false_chains, [], "seed {seed}: its links hold");
+        assert!(!net.tracker.corrupt_leads.is_empty(), "seed {seed}");
+        assert!(net.origin_chunks < 2 * 48, "seed {seed}: {} chunks of the origin", net.origin_chunks);
     }
 }

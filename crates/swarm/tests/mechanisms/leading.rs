@@ -6,9 +6,9 @@ use shoal_swarm::{Action, Config};
 use shoal_types::NodeId;
 use shoal_wire::{Announce, Directive, LeaseGrant, LeaseRequest, OriginFailure, PeerMessage};
 
-use crate::common::content::TRUE;
+use crate::common::content::{LIE, TRUE};
 use crate::common::net::{Net, Setup};
-use crate::common::solo::{ME, News, Solo};
+use crate::common::solo::{ME, News, Solo, node};
 use crate::common::{asking_for, chunk, ms, open, us};
 
 const PREDECESSOR: NodeId = NodeId::new(501);
@@ -390,4 +390,51 @@ fn when_the_lead_dies_another_one_goes_on() {
         assert!((0..6).all(|node| node == lead || net.is_complete(node)));
         assert!(net.origin_chunks <= 64 + 8, "seed {seed}: {} chunks of the origin", net.origin_chunks);
     }
+}
+
+/// A node that knows its predecessor's links up to chunk 6. A neighbour has these chunks.
+fn after_links_of(predecessor: NodeId, had: &str) -> Solo {
+    let mut solo = Solo::without_links(patient(), 8);
+    solo.learns(&[solo.content.batch(1, predecessor, 0..6, TRUE)]);
+    let neighbour = solo.neighbour(had);
+    solo.says(neighbour, PeerMessage::Choke);
+    solo
+}
+
+/// The predecessor, which says to have everything, sends a wrong chunk.
+fn predecessor_lies(solo: &mut Solo, had: &str) {
+    let liar = solo.neighbour("********");
+    let at = had.find('.').expect("a chunk that the liar alone has");
+    solo.delivers_variant(liar, u32::try_from(at).unwrap(), LIE);
+}
+
+#[test]
+fn what_nobody_has_of_a_lying_predecessor_s_chunks_is_fetched_first() {
+    let had = "**.*....";
+    let mut solo = after_links_of(node(1), had);
+    predecessor_lies(&mut solo, had);
+    solo.news();
+    solo.granted(2, 6);
+    assert_eq!(solo.news().fetches(), [(2, 3)]);
+    solo.fetched(2, 2);
+    assert_eq!(solo.news().fetches(), [(4, 6)]);
+    solo.fetched(2, 4);
+    solo.fetched(2, 5);
+    solo.wait(ms(20));
+    assert_eq!(solo.news().fetches(), [(6, 8)], "its links hold");
+}
+
+#[test]
+fn a_lead_that_sees_late_that_its_predecessor_lies_goes_back() {
+    let had = "**......";
+    let mut solo = after_links_of(node(1), had);
+    solo.granted(2, 6);
+    solo.wait(ms(20));
+    assert_eq!(solo.news().fetches(), [(6, 8)]);
+    predecessor_lies(&mut solo, had);
+    let news = solo.news();
+    assert!(news.contains(&Action::StopOrigin { key: solo.content.key() }));
+    assert_eq!(news.fetches(), [(2, 6)]);
+    (2..6).for_each(|index| solo.fetched(2, index));
+    assert_eq!(solo.news().fetches(), [(6, 8)]);
 }

@@ -340,6 +340,7 @@ pub(crate) fn started(digest: Digest) -> Announce {
         lease: LeaseRequest::Willing,
         links: Vec::new(),
         false_chain: None,
+        corrupt_lead: None,
         accused: Vec::new(),
         bytes_from_peers: 0,
         bytes_from_origin: 0,

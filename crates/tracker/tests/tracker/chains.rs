@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use shoal_tracker::{AnnounceError, BanConfig, BanReason, ChainState, Config};
 use shoal_types::NodeId;
-use shoal_wire::{Directive, LeaseState};
+use shoal_wire::{Directive, LeaseRequest, LeaseState};
 
 use crate::harness::*;
 
@@ -269,6 +269,55 @@ fn liars_are_banned_everywhere_and_lose_their_leases() {
     assert_eq!(world.say(&Say::started(8)).banned, [id(0)]);
     assert_eq!(world.say(&Say::progress(8)).banned, []);
     assert!(matches!(world.say(&Say::progress(8)).lease, LeaseState::HeldBy(_) | LeaseState::Granted(_)));
+}
+
+#[test]
+fn a_lead_that_contradicts_its_own_links_is_succeeded_by_a_witness_and_its_links_stay() {
+    let mut world = World::with_nodes(8);
+    world.join(0..8);
+    world.say(&Say::progress(0).holding(1, 3).links(links(0, 0, 1, 0, "abc")));
+    for node in [1, 2, 2, 0] {
+        world.say(&Say::progress(node).corrupt_lead(1));
+        assert_eq!(world.lead(), Some(id(0)), "{node} is no quorum");
+    }
+    // The third witness.
+    let reply = world.say(&Say::progress(5).corrupt_lead(1));
+    assert_eq!(epoch_of(&reply), Some(2));
+    assert_eq!((reply.withdrawn, world.status().chain, world.banned()), (None, ChainState::Provisional, vec![]));
+    let revoked =
+        world.directives().into_iter().filter(|(_, it)| matches!(it, Directive::LeaseRevoked { epoch: 1, .. }));
+    assert_eq!(revoked.map(|(to, _)| to).collect::<Vec<_>>(), [id(0)]);
+    // Late witnesses say nothing of who leads now.
+    (1..8).for_each(|node| drop(world.say(&Say::progress(node).corrupt_lead(1))));
+    assert_eq!(world.lead(), Some(id(5)));
+    // It may not lead again.
+    world.say(&Say::progress(5).lease(LeaseRequest::Yielded { epoch: 2 }));
+    (1..8).for_each(|node| drop(world.say(&Say::stopped(node))));
+    assert_eq!(world.say(&Say::progress(0)).lease, LeaseState::Nobody);
+}
+
+#[test]
+fn a_whole_copy_of_a_lead_that_contradicts_its_own_links_counts_for_nothing() {
+    let mut world = World::with_nodes(6);
+    world.join(0..6);
+    world.say(&Say::completed(0).links(all_links(0, 1, "a")));
+    assert_eq!((world.lead(), world.status().replicas), (None, 1));
+    (1..3).for_each(|node| drop(world.say(&Say::progress(node).corrupt_lead(1))));
+    assert_eq!(world.lead(), None);
+    assert_eq!(epoch_of(&world.say(&Say::progress(3).corrupt_lead(1))), Some(2));
+    world.say(&Say::completed(0));
+    assert_eq!((world.lead(), world.status().replicas), (Some(id(3)), 0), "whatever it says");
+    (3..6).for_each(|node| drop(world.say(&Say::completed(node))));
+    assert_eq!((world.status().chain, world.banned()), (ChainState::Closed, vec![]), "its links were right");
+}
+
+#[test]
+fn a_witness_that_does_not_fetch_leaves_the_lease_to_others() {
+    let mut world = World::with_nodes(4);
+    world.join(0..4);
+    (1..4).for_each(|node| drop(world.say(&Say::progress(node).declined().corrupt_lead(1))));
+    assert_eq!(world.lead(), None);
+    assert_eq!(epoch_of(&world.say(&Say::progress(2))), Some(2));
 }
 
 #[test]

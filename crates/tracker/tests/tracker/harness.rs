@@ -161,6 +161,7 @@ impl Say {
             lease: LeaseRequest::Willing,
             links: Vec::new(),
             false_chain: None,
+            corrupt_lead: None,
             accused: Vec::new(),
             bytes_from_peers: 0,
             bytes_from_origin: 0,
@@ -227,6 +228,11 @@ impl Say {
 
     pub(crate) fn false_chain(mut self, epoch: u64) -> Self {
         self.announce.false_chain = Some(epoch);
+        self
+    }
+
+    pub(crate) fn corrupt_lead(mut self, epoch: u64) -> Self {
+        self.announce.corrupt_lead = Some(epoch);
         self
     }
 

@@ -20,7 +20,7 @@ const BLOB_CHUNKS: u32 = 5;
 enum Step {
     Connect { node: u32, zone: u8 },
     Disconnect { node: u32 },
-    Announce { node: u32, announce: Announce },
+    Announce { node: u32, announce: Box<Announce> },
     Pass { millis: u64 },
 }
 
@@ -43,12 +43,13 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn announces(node: u32) -> impl Strategy<Value = Announce> {
+fn announces(node: u32) -> impl Strategy<Value = Box<Announce>> {
     let what = (0..BLOBS, events(), bitmaps(), leases(), batches(node));
-    let said = (0_u16..60, prop::option::weighted(0.1, 0_u64..12), accused(), 0_u64..9, 0_u64..9, oddities());
+    let verdict = || prop::option::weighted(0.1, 0_u64..12);
+    let said = (0_u16..60, (verdict(), verdict()), accused(), 0_u64..9, 0_u64..9, oddities());
     (what, said).prop_map(|((number, event, have, lease, links), said)| {
-        let (want_peers, false_chain, accused, bytes_from_peers, bytes_from_origin, odd) = said;
-        Announce {
+        let (want_peers, (false_chain, corrupt_lead), accused, bytes_from_peers, bytes_from_origin, odd) = said;
+        Box::new(Announce {
             digest: digest(number),
             size_bytes: if odd == Odd::Size { 70_000 } else { blob(number).geometry.size_bytes() },
             chunk_size: match odd {
@@ -62,10 +63,11 @@ fn announces(node: u32) -> impl Strategy<Value = Announce> {
             lease,
             links: links.into_iter().map(|links| of_blob(links, number)).collect(),
             false_chain,
+            corrupt_lead,
             accused,
             bytes_from_peers,
             bytes_from_origin,
-        }
+        })
     })
 }
 

@@ -124,7 +124,7 @@ fn frames<T>(body: &[u8], pick: impl Fn(PeerFrame) -> Option<T>) -> Result<Vec<T
 }
 
 impl Value for Announce {
-    const MIN_BYTES: usize = 33;
+    const MIN_BYTES: usize = 34;
 
     fn put(&self, out: &mut BytesMut) {
         self.digest.put(out);
@@ -136,6 +136,7 @@ impl Value for Announce {
         self.lease.put(out);
         self.links.put(out);
         self.false_chain.put(out);
+        self.corrupt_lead.put(out);
         self.accused.put(out);
         self.bytes_from_peers.put(out);
         self.bytes_from_origin.put(out);
@@ -152,6 +153,7 @@ impl Value for Announce {
             lease: body.take()?,
             links: body.take()?,
             false_chain: body.take()?,
+            corrupt_lead: body.take()?,
             accused: body.take()?,
             bytes_from_peers: body.take()?,
             bytes_from_origin: body.take()?,

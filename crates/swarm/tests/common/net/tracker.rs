@@ -26,6 +26,8 @@ pub(crate) struct Tracker {
     pub(crate) gateways: BTreeMap<&'static str, usize>,
     /// Who called which epoch's chain false.
     pub(crate) false_chains: Vec<(usize, u64)>,
+    /// Who called the lead of which epoch corrupt.
+    pub(crate) corrupt_leads: Vec<(usize, u64)>,
     /// Who accused whom.
     pub(crate) accused: Vec<(usize, NodeId)>,
     pub(crate) announces: Vec<(Time, usize, Announce)>,
@@ -51,6 +53,13 @@ impl Net {
             self.tracker.false_chains.push((node, epoch));
             if self.withdraws && self.tracker.withdrawn.get(&key).is_none_or(|withdrawn| *withdrawn < epoch) {
                 self.withdraw(key, epoch);
+            }
+        }
+        if let Some(epoch) = announce.corrupt_lead {
+            self.tracker.corrupt_leads.push((node, epoch));
+            if let Some((holder, _)) = self.tracker.holders.get(&key).copied().filter(|(_, held)| *held == epoch) {
+                self.tracker.barred.push(holder);
+                self.end_lease_of(key, holder);
             }
         }
         let gives_up = announce.event == AnnounceEvent::Stopped

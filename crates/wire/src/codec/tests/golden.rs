@@ -68,6 +68,7 @@ fn announce() -> Announce {
         lease: LeaseRequest::Holding { epoch: 5, frontier: ChunkIndex::new(2), backlog: 1 },
         links: vec![links()],
         false_chain: Some(4),
+        corrupt_lead: Some(3),
         accused: vec![NodeId::new(7)],
         bytes_from_peers: 8,
         bytes_from_origin: 9,

@@ -143,9 +143,11 @@ pub(super) fn announces() -> impl Strategy<Value = Announce> {
         (any::<u64>(), failures()).prop_map(|(epoch, failure)| LeaseRequest::Failed { epoch, failure }),
     ];
     let blob = (digests(), any::<u64>(), option::of(chunk_sizes()), event, option::of(sets()));
-    let rest = (lease, vec(signed_links(), 0..4), option::of(any::<u64>()), vec(nodes(), 0..9), any::<[u64; 2]>());
+    let verdicts = (option::of(any::<u64>()), option::of(any::<u64>()));
+    let rest = (lease, vec(signed_links(), 0..4), verdicts, vec(nodes(), 0..9), any::<[u64; 2]>());
     (blob, any::<u16>(), rest).prop_map(
-        |((digest, size_bytes, chunk_size, event, have), want_peers, (lease, links, false_chain, accused, bytes))| {
+        |((digest, size_bytes, chunk_size, event, have), want_peers, (lease, links, verdicts, accused, bytes))| {
+            let (false_chain, corrupt_lead) = verdicts;
             let [bytes_from_peers, bytes_from_origin] = bytes;
             Announce {
                 digest,
@@ -157,6 +159,7 @@ pub(super) fn announces() -> impl Strategy<Value = Announce> {
                 lease,
                 links,
                 false_chain,
+                corrupt_lead,
                 accused,
                 bytes_from_peers,
                 bytes_from_origin,
