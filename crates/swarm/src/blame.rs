@@ -38,7 +38,12 @@ impl Engine {
     /// A chunk was wrong: its sender isn't asked again for this blob, and perhaps its links are reported.
     pub(crate) fn blame(&mut self, now: Time, slot: BlobSlot, chunk: ChunkIndex, from: PeerHandle) {
         self.counters.chunks_wrong += 1;
-        let Some(sender) = self.peers.get(from).map(|peer| peer.node) else { return };
+        let bytes = self.transfer(slot).chunk_bytes(chunk);
+        let Some(peer) = self.peers.get_mut(from) else { return };
+        // It has given nothing.
+        peer.bytes_from = peer.bytes_from.saturating_sub(bytes);
+        peer.merit = peer.merit.saturating_sub(bytes);
+        let sender = peer.node;
         let bound = usize::from(self.config.max_peers) * 2;
         let transfer = self.transfer_mut(slot);
         let Some(member) = transfer.member(from.slot) else { return };

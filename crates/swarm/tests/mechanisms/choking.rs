@@ -7,6 +7,7 @@ use shoal_swarm::{Config, Serving};
 use shoal_types::Time;
 use shoal_wire::{Load, PeerMessage, RejectReason};
 
+use crate::common::content::LIE;
 use crate::common::net::{Net, Role, Setup};
 use crate::common::solo::{News, Solo};
 use crate::common::{credit, ms, open};
@@ -224,26 +225,35 @@ fn a_place_moves_from_one_who_only_takes_to_one_who_gives() {
 
 #[test]
 fn who_only_takes_is_served_last() {
-    let many = 40;
-    let config = Config { uploads_at_once: 1, substitute: false, endgame_percent: 0, ..credit(2, 4) };
-    let mut solo = Solo::new(config, &("*".repeat(many / 2) + &".".repeat(many / 2)));
-    let rider = solo.neighbour(&".".repeat(many));
-    let giver = solo.source(&(".".repeat(many / 2) + &"*".repeat(many / 2)));
-    let (_, index) = solo.asked()[0];
-    solo.delivers(giver, index);
-    for index in 0..3 {
-        solo.requests(rider, index);
-        solo.sent(rider, index);
+    for lies in [false, true] {
+        let many = 40;
+        let config = Config { uploads_at_once: 1, substitute: false, endgame_percent: 0, ..credit(2, 4) };
+        let mut solo = Solo::new(config, &("*".repeat(many / 2) + &".".repeat(many / 2)));
+        let theirs = ".".repeat(many / 2) + &"*".repeat(many / 2);
+        let rider = if lies { solo.source(&theirs) } else { solo.neighbour(&".".repeat(many)) };
+        if lies {
+            // What it gives is worth nothing.
+            let (_, index) = solo.asked()[0];
+            assert!(solo.delivers_variant(rider, index, LIE));
+        }
+        let giver = solo.source(&theirs);
+        let asked = solo.asked();
+        let (_, index) = asked.into_iter().find(|(to, _)| *to == giver).expect("the giver is asked");
+        solo.delivers(giver, index);
+        for index in 0..3 {
+            solo.requests(rider, index);
+            solo.sent(rider, index);
+        }
+        solo.news();
+        (3..6).for_each(|index| solo.requests(rider, index));
+        (6..8).for_each(|index| solo.requests(giver, index));
+        let mut order = Vec::new();
+        while let Some((to, index)) = solo.news().sending().first().copied() {
+            order.push(to);
+            solo.sent(to, index);
+        }
+        assert_eq!(order, [rider, giver, giver, rider, rider], "the first was on the link before the giver asked");
     }
-    solo.news();
-    (3..6).for_each(|index| solo.requests(rider, index));
-    (6..8).for_each(|index| solo.requests(giver, index));
-    let mut order = Vec::new();
-    while let Some((to, index)) = solo.news().sending().first().copied() {
-        order.push(to);
-        solo.sent(to, index);
-    }
-    assert_eq!(order, [rider, giver, giver, rider, rider], "the first was on the link before the giver asked");
 }
 
 /// A leech under the textbook's rule with eight neighbours that lack what it has and have what it lacks.
