@@ -116,8 +116,8 @@ impl ChainState {
         record.map(|(_, record)| self.author(record))
     }
 
-    /// The lease and the publisher that alone say that this chunk is right: under one lease it signed what comes before it and what comes after. A successor may have
-    /// gone on from a false link in good faith; this one has hashed from what it signed itself.
+    /// The lease and the publisher that alone say that this chunk is right: it signed what comes before and what comes after under one lease.
+    /// A successor may have gone on from a false link in good faith; this one has hashed from what it signed itself.
     pub(crate) fn sole_author_of(&self, chunk: ChunkIndex) -> Option<(u64, NodeId)> {
         let author = |chunk| self.record_of(chunk).map(|(_, record)| self.author(record));
         // The digest is nobody's word.

@@ -331,7 +331,7 @@ impl Engine {
         self.act(Action::StopOrigin { key });
     }
 
-    /// Somebody has sent a chunk that doesn't fit its own links. If we lead after it, its links come to be tested now rather than in the end.
+    /// Somebody has sent a chunk that doesn't fit its own links. If we lead after it, its links are tested now rather than in the end.
     pub(crate) fn test_links(&mut self, now: Time, slot: BlobSlot) {
         let transfer = self.transfer(slot);
         let goes_on_from = transfer.lead.run.as_ref().map(|run| run.start);

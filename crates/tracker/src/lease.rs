@@ -13,7 +13,8 @@
 //!    └── time over ── Refused <── the origin says when to come again ───┘
 //! ```
 //!
-//! State: the lead's lease or the reason why there is none; leases out of impatience; the last epoch; what the origin said.
+//! State: the lead's lease or the reason why there is none; leases out of impatience; the last epoch; what the origin said; who has had
+//! wrong chunks from the last lead.
 //! Invariants: one lead at most; epochs only grow, by one with each grant; a list of former holders and of denials is bounded.
 //! Absent on purpose: choosing who gets it (that takes the members: `leasing.rs`).
 
