@@ -165,7 +165,12 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// On a busy machine a seed takes its time: whoever claims to have a blob is waited for as long as a test lasts.
     pub(crate) async fn new() -> Self {
+        Self::with_claims_patience(LONG).await
+    }
+
+    pub(crate) async fn with_claims_patience(claims_patience: Duration) -> Self {
         let dir = Dir::new();
         let authority = Arc::new(Authority::generate().unwrap());
         let token = JoinToken::generate(authority.fingerprint()).unwrap();
@@ -177,11 +182,7 @@ impl Cluster {
             replicas: Vec::new(),
             swarm: Bytes::new().into(),
             authority,
-            // On a busy machine a seed takes its time: whoever claims to have a blob is waited for as long as a test lasts.
-            tracker: Config {
-                lease: LeaseConfig { claims_patience: LONG, ..LeaseConfig::default() },
-                ..Config::default()
-            },
+            tracker: Config { lease: LeaseConfig { claims_patience, ..LeaseConfig::default() }, ..Config::default() },
             limits: ServerLimits::default(),
             admin_token: None,
             metrics: Metrics::default(),

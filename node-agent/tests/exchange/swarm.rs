@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use shoal_agent::exchange::TransferError;
+use shoal_tracker::LeaseConfig;
 
 use crate::cluster::{Cluster, Kind, LONG, Node};
 
@@ -79,7 +80,8 @@ async fn without_a_tracker_what_neighbours_have_still_comes_from_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_liar_s_chunks_reach_nobody() {
-    let cluster = Cluster::new().await;
+    // A liar that has led to the end claims to have everything, and nobody gets it there.
+    let cluster = Cluster::with_claims_patience(LeaseConfig::default().claims_patience).await;
     let (digest, bytes) = cluster.origin.add(11, 16 * MIB);
     let honest = join_all(["a", "b", "c", "d"].map(|name| cluster.node(name))).await;
     let liars = join_all(["x", "y"].map(|name| cluster.node_that(name, Kind::Liar))).await;
