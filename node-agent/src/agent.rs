@@ -164,8 +164,7 @@ impl Agent {
         }
         let listener = listen("the mirror", config.mirror_listen, "--mirror-listen").await?;
         let mirror_addr = local(&listener, config.mirror_listen)?;
-        // The exchange listens when it has a certificate; a port that somebody else has is better known now.
-        drop(listen("the peers' side", config.peer_listen, "--peer-listen").await?);
+        let peer_listener = listen("the peers' side", config.peer_listen, "--peer-listen").await?;
         let (store, recent_bytes) = match store {
             Some(store) => (Arc::new(RuntimeStore::new(store)), 0),
             None => (open_store(dir.join("store"), config.limits).await?, RECENT_BYTES),
@@ -200,7 +199,6 @@ impl Agent {
             engine: engine::config(swarms.transfer()),
             name: config.name.clone(),
             zone: config.zone.clone(),
-            listen: config.peer_listen,
             plain_peers: config.plain_peers,
             recent_bytes,
             transport: transport::Settings {
@@ -211,11 +209,15 @@ impl Agent {
             own_copy_for: OWN_COPY_FOR,
             seed,
         };
-        let to_origins: Arc<dyn crate::exchange::Origins> = Arc::clone(&origins) as _;
-        let started =
-            Exchange::start(exchange, client.clone(), events, Arc::clone(&store), to_origins, stop_exchange.clone())
-                .await;
-        let (exchange, exchanging) = started?;
+        let (exchange, exchanging) = Exchange::start(
+            exchange,
+            peer_listener,
+            client.clone(),
+            events,
+            Arc::clone(&store),
+            Arc::clone(&origins) as _,
+            stop_exchange.clone(),
+        )?;
 
         let of_shoal = metrics.sub_registry_with_prefix("shoal");
         let (of_mirror, of_content) = (mirror::Metrics::register(of_shoal), content::Metrics::register(of_shoal));
@@ -408,8 +410,8 @@ async fn await_identity(
     let followed = async {
         loop {
             if identity.borrow_and_update().is_some() {
-                // The exchange has heard of it, too, and listens within moments, or never.
-                condition.fails("there is a certificate, but nobody listens for peers with it yet");
+                // The exchange has heard of it, too, and takes peers within moments, or never.
+                condition.fails("there is a certificate, but no peers are taken with it yet");
                 while !exchange.is_ready() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }

@@ -25,6 +25,7 @@ use shoal_tracker_server::NodeKey;
 use shoal_tracker_server::client::{Event as TrackerEvent, EventStream, NodeIdentity, TrackerClient};
 use shoal_types::{BlobKey, ChunkIndex, ChunkSet, Digest, NodeId, Rng, Time, Zone};
 use shoal_wire::{CloseReason, Contact, PeerFrame, PeerMessage, node_id};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +100,8 @@ pub(super) struct Room {
     pub(super) origins: Arc<dyn Origins>,
     pub(super) engine: Engine,
     pub(super) blobs: BTreeMap<Digest, Blob>,
+    /// Until there is an identity.
+    listener: Option<TcpListener>,
     pub(super) net: Option<Net>,
     pub(super) identity: Option<Arc<NodeIdentity>>,
     pub(super) neighbours: BTreeMap<PeerId, Neighbour>,
@@ -130,6 +133,7 @@ pub(super) struct Room {
 impl Room {
     pub(super) fn new(
         config: ExchangeConfig,
+        listener: TcpListener,
         desk: Arc<Desk>,
         tracker: TrackerClient,
         origins: Arc<dyn Origins>,
@@ -147,6 +151,7 @@ impl Room {
             tracker,
             origins,
             blobs: BTreeMap::new(),
+            listener: Some(listener),
             net: None,
             identity: None,
             neighbours: BTreeMap::new(),
@@ -273,19 +278,19 @@ impl Room {
             self.config.zone = certified_zone;
             self.engine.set_zone(self.config.zone.clone());
         }
-        let ExchangeConfig { name, zone, listen, plain_peers, transport, .. } = self.config.clone();
+        let Some(listener) = self.listener.take() else { return };
+        let ExchangeConfig { name, zone, plain_peers, transport, .. } = self.config.clone();
         let (sender, receiver) = watch::channel(made);
         let security = if plain_peers { Security::Plain } else { Security::Tls(receiver) };
-        match PeerNet::bind(Local { name, zone, listen }, security, transport, Chunks::new(&self.heard, &self.backlog))
-            .await
-        {
+        let chunks = Chunks::new(&self.heard, &self.backlog);
+        match PeerNet::start(Local { name, zone }, listener, security, transport, chunks) {
             Ok((peers, events)) => {
                 tracing::info!(address = %peers.local_addr(), "peers are taken");
                 self.net = Some(Net { peers, events, identity: sender });
                 self.desk.ready.store(true, Ordering::Release);
                 self.mend_at = Instant::now();
             }
-            Err(error) => tracing::error!(%error, %listen, "can't listen for peers: every blob comes from its origin"),
+            Err(error) => tracing::error!(%error, "no peers are taken: every blob comes from its origin"),
         }
     }
 

@@ -5,7 +5,6 @@
 //! Absent on purpose: the exchange itself (`room.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use shoal_swarm::Config;
 use shoal_tracker_server::client::{EventStream, TrackerClient};
 use shoal_types::{BlobInfo, BlobKey, ChunkSize, Digest, Geometry, NodeId, Zone};
 use shoal_wire::NodeName;
+use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -43,8 +43,6 @@ pub struct ExchangeConfig {
     pub name: NodeName,
     /// Its zone.
     pub zone: Zone,
-    /// Where peers connect. The tracker's client announces the port, so it is a fixed one.
-    pub listen: SocketAddr,
     /// Whether peers' links are unencrypted and unproven: only where a cluster chose that.
     pub plain_peers: bool,
     /// How much of what was verified last is read from memory: [`RECENT_BYTES`](super::RECENT_BYTES).
@@ -192,12 +190,14 @@ pub struct BlobSnapshot {
 }
 
 impl Exchange {
-    /// Starts. It ends with `shutdown`; the task is to be awaited then. Peers are reached as soon as the tracker's client has an identity.
+    /// Starts. It ends with `shutdown`; the task is to be awaited then. Peers are reached, and taken by the listener, whose port the tracker's
+    /// client announces, as soon as that client has an identity.
     ///
     /// # Errors
     /// If the configuration makes no sense.
-    pub async fn start(
+    pub fn start(
         config: ExchangeConfig,
+        listener: TcpListener,
         tracker: TrackerClient,
         events: EventStream,
         store: Arc<RuntimeStore>,
@@ -217,7 +217,7 @@ impl Exchange {
             traffic: TrafficCounters::default(),
         });
         let (commands, taken) = mpsc::channel(COMMANDS);
-        let room = Room::new(config, Arc::clone(&desk), tracker, origins);
+        let room = Room::new(config, listener, Arc::clone(&desk), tracker, origins);
         let task = tokio::spawn(room.run(taken, events, shutdown));
         Ok((Self { commands, desk }, task))
     }

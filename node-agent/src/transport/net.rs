@@ -54,8 +54,6 @@ pub struct Local {
     pub name: NodeName,
     /// Its zone.
     pub zone: Zone,
-    /// Where it listens.
-    pub listen: SocketAddr,
 }
 
 /// How peers prove who they are.
@@ -113,12 +111,13 @@ struct Inner<S: ChunkStore> {
 }
 
 impl<S: ChunkStore> PeerNet<S> {
-    /// Listens, and takes connections from then on.
+    /// Takes connections from then on.
     ///
     /// # Errors
-    /// If it can't listen there, or the certificate is another node's.
-    pub async fn bind(
+    /// If the certificate is another node's, or the listener is none.
+    pub fn start(
         local: Local,
+        listener: TcpListener,
         security: Security,
         settings: Settings,
         store: S,
@@ -128,7 +127,6 @@ impl<S: ChunkStore> PeerNet<S> {
         {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the certificate is another node's"));
         }
-        let listener = TcpListener::bind(local.listen).await?;
         if let Some(bytes) = receive_buffer(&settings) {
             // Connections that are accepted have their listener's.
             SockRef::from(&listener).set_recv_buffer_size(bytes)?;

@@ -1,6 +1,6 @@
 //! A tracker and nodes on loopback, with an origin that counts what leaves it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,6 +24,7 @@ use shoal_tracker_server::{
     ServerConfig, ServerLimits, TrackerAddress,
 };
 use shoal_types::{Digest, Zone};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -53,16 +54,13 @@ impl Dir {
         &self.0
     }
 
-    /// Where the node of this directory listens: the same at each start, as in its certificate. Free when it is first asked for; the
-    /// kernel gives it to nobody else soon.
-    fn address(&self) -> SocketAddr {
+    /// The node of this directory listens at the same address at each start, as in its certificate.
+    async fn listen(&self) -> TcpListener {
         let file = self.0.join("address");
-        if let Ok(known) = std::fs::read_to_string(&file) {
-            return known.parse().unwrap();
-        }
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        std::fs::write(&file, address.to_string()).unwrap();
-        address
+        let known = std::fs::read_to_string(&file);
+        let listener = TcpListener::bind(known.as_deref().unwrap_or("127.0.0.1:0")).await.unwrap();
+        std::fs::write(&file, listener.local_addr().unwrap().to_string()).unwrap();
+        listener
     }
 }
 
@@ -258,7 +256,7 @@ pub(crate) struct Node {
 
 impl Node {
     async fn start(cluster: &Cluster, name: &str, dir: Dir, kind: Kind) -> Self {
-        let listen = dir.address();
+        let listener = dir.listen().await;
         let shutdown = CancellationToken::new();
         let client = ClientConfig {
             trackers: vec![TrackerAddress::from(if kind == Kind::CutOff { NOWHERE } else { cluster.tracker })],
@@ -266,7 +264,7 @@ impl Node {
             zone: Zone::default(),
             peer_ip: None,
             local_ip: None,
-            peer_port: listen.port(),
+            peer_port: listener.local_addr().unwrap().port(),
             token_file: cluster.dir.path().join("token"),
             ca_file: None,
             state_dir: dir.path().join("identity"),
@@ -280,7 +278,6 @@ impl Node {
             engine: shoal_swarm::Config::default(),
             name: name.parse().unwrap(),
             zone: Zone::default(),
-            listen,
             plain_peers: false,
             // A liar's wrong bytes come from its store.
             recent_bytes: if kind == Kind::Liar { 0 } else { RECENT_BYTES },
@@ -293,7 +290,7 @@ impl Node {
             Kind::Honest | Kind::Liar | Kind::CutOff => Arc::clone(&cluster.origin) as _,
         };
         let (exchange, task) =
-            Exchange::start(config, client.clone(), events, store, origins, shutdown.clone()).await.unwrap();
+            Exchange::start(config, listener, client.clone(), events, store, origins, shutdown.clone()).unwrap();
         let node = Self { exchange, client, shutdown, task, dir };
         let ready = async {
             while !node.exchange.is_ready() {

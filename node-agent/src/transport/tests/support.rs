@@ -12,6 +12,7 @@ use shoal_types::{BlobKey, ChunkIndex, ChunkSize, Digest, NodeId, Zone};
 use shoal_wire::codec::encode_frame;
 use shoal_wire::{Contact, Hello, NodeName, PeerFrame, PeerMessage, Versions};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -127,8 +128,9 @@ impl Node {
     }
 
     async fn bind(name: NodeName, security: Security, settings: Settings) -> Self {
-        let local = Local { name: name.clone(), zone: zone(), listen: "127.0.0.1:0".parse().unwrap() };
-        let (net, events) = PeerNet::bind(local, security, settings, Memory).await.unwrap();
+        let local = Local { name: name.clone(), zone: zone() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (net, events) = PeerNet::start(local, listener, security, settings, Memory).unwrap();
         Self { net, events, identity: None, name }
     }
 
