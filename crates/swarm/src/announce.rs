@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use shoal_chain::SignedLinks;
+use shoal_chain::{LinkRun, SignedLinks};
 use shoal_types::{BlobKey, ChunkIndex, Time};
 use shoal_wire::{Announce, AnnounceEvent, AnnounceReply, Directive, LeaseRequest, LeaseState};
 
@@ -56,6 +56,24 @@ impl AnnounceState {
             unanswered: false,
             answered: false,
         }
+    }
+
+    /// A batch takes the place of those that it merges: everybody who comes later checks one signature instead of many. Unless the tracker
+    /// has some of them already: it has no use for links twice.
+    pub(crate) fn merge(&mut self, merged: &SignedLinks) {
+        let end = |run: &LinkRun| run.first().get() + run.count();
+        let whole = &merged.batch.run;
+        let inside = |run: &LinkRun| whole.first() <= run.first() && end(run) <= end(whole);
+        let waiting = self.unpublished.iter().map(|links| &links.batch.run).filter(|run| inside(run));
+        if waiting.map(LinkRun::count).sum::<u32>() == whole.count() {
+            self.unpublished.retain(|links| !inside(&links.batch.run));
+            self.unpublished.push(merged.clone());
+        }
+    }
+
+    /// How many links wait for the next announce.
+    pub(crate) fn waiting_links(&self) -> u32 {
+        self.unpublished.iter().map(|links| links.batch.run.count()).sum()
     }
 
     /// What this occupies on the heap: the links that a lead has not published yet.

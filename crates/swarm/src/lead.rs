@@ -52,7 +52,7 @@ const TOO_MANY_LEADS: usize = 8;
 const LATE_ANSWER: Duration = Duration::from_secs(1);
 
 /// Links that wait for the next announce, at most: with a signature each some 6 KiB.
-const MAX_UNPUBLISHED: usize = 32;
+const MAX_UNPUBLISHED: u32 = 32;
 
 /// A blob's lead, as far as this agent is concerned.
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ impl Engine {
                 Learned::New => {
                     transfer.announce.unpublished.push(links.get().clone());
                     // Told before they are many: they are held here until then.
-                    if transfer.announce.unpublished.len() >= MAX_UNPUBLISHED {
+                    if transfer.announce.waiting_links() >= MAX_UNPUBLISHED {
                         self.announce_soon(now, slot);
                     }
                 }
@@ -179,6 +179,7 @@ impl Engine {
             let transfer = self.transfer_mut(slot);
             if transfer.lead.is_leading() {
                 let _ = transfer.chain.learn(links);
+                transfer.announce.merge(links.get());
                 self.timers.sweep = self.timers.sweep.min(now + Self::SWEEP);
             }
         }

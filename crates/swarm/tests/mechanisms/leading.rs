@@ -58,6 +58,33 @@ fn a_lead_fetches_in_order_and_publishes_each_link_once() {
 }
 
 #[test]
+fn what_was_merged_before_it_is_published_is_published_as_one() {
+    let mut solo = Solo::without_links(patient(), 8);
+    solo.granted(4, 0);
+    let fetched = |solo: &mut Solo, chunks: std::ops::Range<u32>| {
+        chunks.clone().for_each(|index| solo.fetched(4, index));
+        let merged = solo.content.batch(4, ME, chunks, TRUE);
+        solo.engine.handle_merged_links(solo.now, solo.content.key(), &merged);
+    };
+    let published = |solo: &mut Solo| -> Vec<(u32, u32)> {
+        solo.wait(ms(2000));
+        let news = solo.news();
+        let announces = news.announces();
+        let runs = announces.iter().flat_map(|announce| &announce.links).map(|links| &links.batch.run);
+        runs.map(|run| (run.first().get(), run.count())).collect()
+    };
+    solo.news();
+    fetched(&mut solo, 0..3);
+    assert_eq!(published(&mut solo), [(0, 3)]);
+    solo.fetched(4, 3);
+    assert_eq!(published(&mut solo), [(3, 1)]);
+    solo.fetched(4, 4);
+    let merged = solo.content.batch(4, ME, 3..5, TRUE);
+    solo.engine.handle_merged_links(solo.now, solo.content.key(), &merged);
+    assert_eq!(published(&mut solo), [(4, 1)], "the tracker has the other one");
+}
+
+#[test]
 fn a_lead_reports_how_far_it_is_and_then_that_it_is_done() {
     let mut solo = Solo::without_links(Config { lead_report: ms(100), ..patient() }, 3);
     solo.wait(ms(1));
