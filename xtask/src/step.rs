@@ -14,6 +14,9 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
+/// How the variables begin in which cargo tells xtask of its package: a cargo that xtask starts mustn't see them.
+const OF_A_PACKAGE: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+
 /// A program with its arguments and what it needs in its environment beyond the developer's.
 #[derive(Debug)]
 pub(crate) struct Step {
@@ -76,6 +79,15 @@ impl Step {
         // The cargo that started xtask, not whichever comes first in PATH: one toolchain for all steps.
         let cargo = std::env::var_os("CARGO").filter(|_| self.program == "cargo");
         let mut command = Command::new(cargo.as_ref().unwrap_or(&self.program));
+        if cargo.is_some() {
+            // ring is built anew when they change, and most of the workspace with it: whoever runs `cargo build` between two `cargo xtask` would
+            // wait for that each time.
+            for (name, _) in std::env::vars_os() {
+                if name.to_str().is_some_and(|name| OF_A_PACKAGE.iter().any(|of| name.starts_with(of))) {
+                    command.env_remove(name);
+                }
+            }
+        }
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(root);
         Ok(command)
     }
@@ -147,6 +159,14 @@ mod tests {
             assert_eq!(error.to_string(), format!("`sh -c '{}'` failed ({status}): try again", script));
             assert_eq!(error.downcast_ref::<StepFailed>().map(StepFailed::exit_code), Some(code));
         }
+    }
+
+    #[test]
+    fn a_cargo_is_told_nothing_of_this_package() {
+        let command = Step::cargo(["build"]).command().unwrap();
+        let taken: Vec<&OsStr> =
+            command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        assert!(taken.contains(&OsStr::new("CARGO_PKG_NAME")) && taken.contains(&OsStr::new("CARGO_MANIFEST_DIR")));
     }
 
     #[test]
