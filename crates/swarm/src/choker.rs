@@ -171,7 +171,10 @@ impl Engine {
         if let Serving::Credit { sources, idle, .. } = self.config.serving {
             let near = self.peers.at(from.slot).near;
             let mut unfinished = self.transfers.iter().flatten().filter(|transfer| !transfer.is_served());
-            let wanting = unfinished.any(|transfer| near || self.may_ask_across(now, transfer));
+            // Who sent wrong bytes is asked for nothing: its place would be in the way of others'.
+            let trusted =
+                |transfer: &Transfer| !transfer.member(from.slot).is_some_and(|at| transfer.members[at].suspect);
+            let wanting = unfinished.any(|transfer| trusted(transfer) && (near || self.may_ask_across(now, transfer)));
             // Half a source more or less is within the measurement's error.
             let enough = self.source_quarters() + 2 >= 4 * self.enough_sources(sources);
             if !wanting || enough || self.sources() >= 2 * usize::from(sources) {

@@ -63,6 +63,22 @@ fn at_most_sources_neighbours_are_accepted() {
 }
 
 #[test]
+fn who_sent_wrong_bytes_takes_no_other_source_s_place() {
+    let mut solo = Solo::new(credit(4, 1), "......");
+    let liar = solo.source("******");
+    let (_, index) = solo.asked()[0];
+    assert!(solo.delivers_variant(liar, index, LIE));
+    solo.news();
+    solo.says(liar, PeerMessage::Choke);
+    solo.says(liar, PeerMessage::Unchoke);
+    assert_eq!(solo.news().told(&PeerMessage::Decline), [liar]);
+    let honest = solo.source("******");
+    let news = solo.news();
+    assert_eq!(news.told(&PeerMessage::Decline), []);
+    assert!(!news.asked().is_empty() && news.asked().iter().all(|(to, _)| *to == honest));
+}
+
+#[test]
 fn a_place_without_anything_to_get_is_given_back() {
     let mut solo = Solo::new(credit(4, 4), "**..");
     let idler = solo.source("**..");
