@@ -61,8 +61,7 @@ fn a_lead_fetches_in_order_and_publishes_each_link_once() {
 fn what_was_merged_before_it_is_published_is_published_as_one() {
     let mut solo = Solo::without_links(patient(), 8);
     solo.granted(4, 0);
-    let fetched = |solo: &mut Solo, chunks: std::ops::Range<u32>| {
-        chunks.clone().for_each(|index| solo.fetched(4, index));
+    let merge = |solo: &mut Solo, chunks| {
         let merged = solo.content.batch(4, ME, chunks, TRUE);
         solo.engine.handle_merged_links(solo.now, solo.content.key(), &merged);
     };
@@ -74,13 +73,13 @@ fn what_was_merged_before_it_is_published_is_published_as_one() {
         runs.map(|run| (run.first().get(), run.count())).collect()
     };
     solo.news();
-    fetched(&mut solo, 0..3);
+    (0..3).for_each(|index| solo.fetched(4, index));
+    merge(&mut solo, 0..3);
     assert_eq!(published(&mut solo), [(0, 3)]);
     solo.fetched(4, 3);
     assert_eq!(published(&mut solo), [(3, 1)]);
     solo.fetched(4, 4);
-    let merged = solo.content.batch(4, ME, 3..5, TRUE);
-    solo.engine.handle_merged_links(solo.now, solo.content.key(), &merged);
+    merge(&mut solo, 3..5);
     assert_eq!(published(&mut solo), [(4, 1)], "the tracker has the other one");
 }
 
