@@ -37,7 +37,7 @@ impl Engine {
             Serving::Credit { slots, .. } | Serving::TitForTat { slots, .. } => usize::from(slots),
             Serving::Open => return,
         };
-        let taken = self.peers.iter().filter(|(_, peer)| !peer.choked).count();
+        let taken = self.peers.served().len();
         for _ in taken..slots {
             let Some((best, _)) = self.next_for_a_slot(now) else { return };
             self.set_choked(best, false);
@@ -60,7 +60,7 @@ impl Engine {
             let peer = self.peers.at(handle.slot);
             // Other zones get what they get through their gateway; who is left without says so (`Hungry`).
             let foreign = !peer.near && !self.is_far_gateway(handle.slot);
-            if !peer.choked || peer.declined_until > now || foreign {
+            if !peer.choked() || peer.declined_until > now || foreign {
                 continue;
             }
             let lacks = self.lacks(handle);
@@ -85,10 +85,9 @@ impl Engine {
     /// Moves a place from a neighbour that only takes to one that gives.
     pub(crate) fn rebalance(&mut self, now: Time) {
         let Some((to, _)) = self.next_for_a_slot(now).filter(|(to, _)| !self.only_takes(now, to.slot)) else { return };
-        let served = self.peers.iter().filter(|(_, peer)| !peer.choked).map(|(handle, _)| handle);
-        let rider = served.filter(|handle| self.only_takes(now, handle.slot)).min();
-        if let Some(from) = rider {
-            self.set_choked(from, true);
+        let mut served = self.peers.served().iter().copied();
+        if let Some(rider) = served.find(|peer| self.only_takes(now, *peer)) {
+            self.set_choked(self.peers.handle_at(rider), true);
             self.set_choked(to, false);
         }
     }
@@ -104,7 +103,7 @@ impl Engine {
         }
         let start = self.rng.below(self.peers.places().max(1));
         let helper = self.peers.handles_from(start).find(|handle| {
-            self.peers.at(handle.slot).chokes_us
+            self.peers.at(handle.slot).chokes_us()
                 && self.transfers.iter().flatten().any(|transfer| {
                     transfer.member(handle.slot).is_some_and(|member| {
                         !transfer.members[member].suspect
@@ -137,15 +136,14 @@ impl Engine {
     pub(crate) fn handle_hungry(&mut self, now: Time, from: PeerHandle, sources: u8) {
         let Serving::Credit { slots, .. } = self.config.serving else { return };
         self.peers.at_mut(from.slot).load.sources = sources;
-        if !self.peers.at(from.slot).choked || self.lacks(from) == 0 {
+        if !self.peers.at(from.slot).choked() || self.lacks(from) == 0 {
             return;
         }
-        let taken = self.peers.iter().filter(|(_, peer)| !peer.choked).count();
-        if taken >= usize::from(slots) {
+        if self.peers.served().len() >= usize::from(slots) {
             let lacks = self.lacks(from);
             let giving = !self.only_takes(now, from.slot);
-            let served = self.peers.iter().filter(|(_, peer)| !peer.choked && peer.load.sources > sources);
-            let served = served.map(|(handle, _)| (self.lacks(handle), handle));
+            let served = self.peers.served().iter().filter(|peer| self.peers.at(**peer).load.sources > sources);
+            let served = served.map(|peer| self.peers.handle_at(*peer)).map(|handle| (self.lacks(handle), handle));
             // Another zone waits for its gateway.
             let gateway = self.comes_first(from.slot);
             let entitled = |least: &u32| giving && (gateway || least + BEHIND / 2 < lacks);
@@ -184,9 +182,8 @@ impl Engine {
             self.timers.slots = self.timers.slots.min(now + idle);
         }
         self.tell_partner(from);
-        let peer = self.peers.at_mut(from.slot);
-        peer.chokes_us = false;
-        peer.useless_since = Some(now);
+        self.peers.set_chokes_us(from.slot, false);
+        self.peers.at_mut(from.slot).useless_since = Some(now);
         self.fill(now);
     }
 
@@ -196,13 +193,11 @@ impl Engine {
         let Serving::Credit { idle, .. } = self.config.serving else { return };
         let chunk_bytes = u64::from(self.largest_chunk());
         let time = |peer: &Peer| peer.pace.time_for(chunk_bytes);
-        let quickest = self.peers.iter().filter(|(_, peer)| !peer.chokes_us).filter_map(|(_, peer)| time(peer)).min();
+        let serving = || self.peers.sources().iter().map(|slot| (self.peers.handle_at(*slot), self.peers.at(*slot)));
+        let quickest = serving().filter_map(|(_, peer)| time(peer)).min();
         let longest = quickest.map_or(idle, |quickest| idle.max(2 * quickest));
         let mut next = Time::MAX;
-        let useless: Vec<PeerHandle> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| !peer.chokes_us)
+        let useless: Vec<PeerHandle> = serving()
             .filter_map(|(handle, peer)| {
                 let since = peer.useless_since?;
                 // Whoever sends slowly gets slowly: it will have something before another place has been taken up. Of those that are much
@@ -216,9 +211,8 @@ impl Engine {
             })
             .collect();
         for peer in useless {
-            let entry = self.peers.at_mut(peer.slot);
-            entry.chokes_us = true;
-            entry.useless_since = None;
+            self.peers.set_chokes_us(peer.slot, true);
+            self.peers.at_mut(peer.slot).useless_since = None;
             self.act(Action::Send { to: Recipients::One(peer), message: PeerMessage::Decline });
         }
         self.timers.slots = self.timers.slots.min(next);
@@ -231,11 +225,10 @@ impl Engine {
         if !matches!(self.config.serving, Serving::Credit { .. }) {
             return;
         }
-        let serving: Vec<PeerHandle> =
-            self.peers.iter().filter(|(_, peer)| !peer.chokes_us).map(|(handle, _)| handle).collect();
-        for peer in serving {
-            self.peers.at_mut(peer.slot).chokes_us = true;
-            self.act(Action::Send { to: Recipients::One(peer), message: PeerMessage::Decline });
+        for peer in self.peers.sources().to_vec() {
+            self.peers.set_chokes_us(peer, true);
+            let to = Recipients::One(self.peers.handle_at(peer));
+            self.act(Action::Send { to, message: PeerMessage::Decline });
         }
     }
 
@@ -251,8 +244,7 @@ impl Engine {
     /// How many neighbours serve us, in quarters of the fastest of them: beside a slow uplink there is room for another source. Those
     /// that differ by less than chance count as equal.
     pub(crate) fn source_quarters(&self) -> usize {
-        let paces =
-            || self.peers.iter().filter(|(_, peer)| !peer.chokes_us).map(|(_, peer)| peer.pace.bytes_per_second());
+        let paces = || self.peers.sources().iter().map(|peer| self.peers.at(*peer).pace.bytes_per_second());
         let fastest = paces().max().unwrap_or_default();
         let quarters = |pace: u64| if pace == 0 || pace * 5 > fastest * 2 { 4 } else { (pace * 4 / fastest).max(1) };
         paces().map(|pace| usize::try_from(quarters(pace)).unwrap_or(4)).sum()
@@ -260,7 +252,7 @@ impl Engine {
 
     /// How many neighbours serve us.
     pub(crate) fn sources(&self) -> usize {
-        self.peers.iter().filter(|(_, peer)| !peer.chokes_us).count()
+        self.peers.sources().len()
     }
 
     /// Deals tit-for-tat's places anew.
@@ -304,7 +296,7 @@ impl Engine {
     }
 
     pub(crate) fn set_choked(&mut self, handle: PeerHandle, choked: bool) {
-        if self.peers.get(handle).is_none_or(|peer| peer.choked == choked) {
+        if self.peers.get(handle).is_none_or(|peer| peer.choked() == choked) {
             return;
         }
         let message = if choked { PeerMessage::Choke } else { PeerMessage::Unchoke };
@@ -312,13 +304,13 @@ impl Engine {
             self.set_choked_silently(handle);
         } else {
             self.tell_partner(handle);
-            self.peers.at_mut(handle.slot).choked = false;
+            self.peers.set_choked(handle.slot, false);
         }
         self.act(Action::Send { to: Recipients::One(handle), message });
     }
 
     fn set_choked_silently(&mut self, handle: PeerHandle) {
-        self.peers.at_mut(handle.slot).choked = true;
+        self.peers.set_choked(handle.slot, true);
         self.drop_waiting(|waiting| waiting.peer == handle.slot);
     }
 
@@ -356,8 +348,8 @@ mod tests {
         let mut engine = Engine::new(NodeId::new(1), Zone::default(), Config::default(), 1);
         for (pace, node) in paces.iter().zip(2..) {
             let peer = engine.handle_connected(Time::ZERO, NodeId::new(node), &Zone::default()).unwrap();
+            engine.peers.set_chokes_us(peer.slot, false);
             let peer = engine.peers.at_mut(peer.slot);
-            peer.chokes_us = false;
             peer.pace.received(Time::ZERO + Duration::from_secs(1), pace * 1_000_000);
         }
         engine.source_quarters()

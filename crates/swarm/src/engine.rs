@@ -224,8 +224,8 @@ impl Engine {
         }
         let handle = self.peers.insert(node, zone, &self.zone, now)?;
         if self.config.serving != Serving::Open {
-            self.peers.at_mut(handle.slot).choked = true;
-            self.peers.at_mut(handle.slot).chokes_us = true;
+            self.peers.set_choked(handle.slot, true);
+            self.peers.set_chokes_us(handle.slot, true);
         }
         for slot in self.slots() {
             let message = self.join_message(slot, true);
@@ -268,7 +268,7 @@ impl Engine {
                 Ok(())
             }
             PeerMessage::Choke => {
-                self.peers.at_mut(from.slot).chokes_us = true;
+                self.peers.set_chokes_us(from.slot, true);
                 self.lose_waiting_requests_of(from.slot);
                 self.fill(now);
                 Ok(())

@@ -112,7 +112,7 @@ impl Engine {
             }
         }
         // Most neighbours don't serve us at the moment: what they get changes nothing yet.
-        if news && !self.peers.at(from.slot).chokes_us {
+        if news && !self.peers.at(from.slot).chokes_us() {
             self.fill(now);
         }
         Ok(())
@@ -249,13 +249,16 @@ impl Engine {
 
     fn tell(&mut self, now: Time, slot: BlobSlot, audience: Audience) {
         let transfer = self.transfer(slot);
-        let partner = |peer: u16| {
-            let peer = self.peers.at(peer);
-            !peer.choked || !peer.chokes_us
+        let members = match audience {
+            Audience::Everyone => (0..transfer.members.len()).collect(),
+            Audience::Partners => {
+                let partners = self.peers.sources().iter().chain(self.peers.served());
+                let mut members: Vec<usize> = partners.filter_map(|peer| transfer.member(*peer)).collect();
+                members.sort_unstable();
+                members.dedup();
+                members
+            }
         };
-        let members = (0..transfer.members.len())
-            .filter(|member| audience == Audience::Everyone || partner(transfer.members[*member].peer));
-        let members: Vec<usize> = members.collect();
         self.tell_members(slot, &members);
         let transfer = self.transfer_mut(slot);
         transfer.told = now;

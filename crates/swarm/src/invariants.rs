@@ -5,7 +5,7 @@
 
 use crate::config::Serving;
 use crate::engine::Engine;
-use crate::peer::BlobSlot;
+use crate::peer::{BlobSlot, Peer};
 use crate::transfer::ChunkState;
 
 impl Engine {
@@ -57,7 +57,12 @@ impl Engine {
     }
 
     fn check_places(&self) {
-        let unchoked = self.peers.iter().filter(|(_, peer)| !peer.choked).count();
+        let places = |of: fn(&Peer) -> bool| -> Vec<u16> {
+            self.peers.iter().filter(|(_, peer)| of(peer)).map(|(handle, _)| handle.slot).collect()
+        };
+        assert_eq!(self.peers.sources(), places(|peer| !peer.chokes_us()), "those that serve us");
+        assert_eq!(self.peers.served(), places(|peer| !peer.choked()), "those that we serve");
+        let unchoked = self.peers.served().len();
         match self.config.serving {
             Serving::Credit { slots, sources, .. } => {
                 assert!(unchoked <= usize::from(slots), "places that are given");

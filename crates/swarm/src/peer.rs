@@ -1,7 +1,8 @@
 //! The neighbours: one entry a connection, for all blobs.
 //!
 //! State: per neighbour what we asked it for, what it gave and took, how busy it says it is, who chokes whom.
-//! Invariants: a handle whose generation has passed reaches nobody; a chunk stands at most once in a neighbour's outstanding list.
+//! Invariants: a handle whose generation has passed reaches nobody; a chunk stands at most once in a neighbour's outstanding list; `sources`
+//! and `served` hold exactly those that don't choke us and that we don't choke.
 //! Absent on purpose: addresses and certificates (the driver's), and what a neighbour has of a blob (that is `transfer::Member`).
 
 use std::collections::BTreeMap;
@@ -62,9 +63,9 @@ pub(crate) struct Peer {
     /// It didn't want the place that it had: not before this time again.
     pub(crate) declined_until: Time,
     /// It refuses to serve us.
-    pub(crate) chokes_us: bool,
+    chokes_us: bool,
     /// We refuse to serve it.
-    pub(crate) choked: bool,
+    choked: bool,
     /// It kept us waiting; asked again only after this time.
     pub(crate) snubbed_until: Time,
     /// Something came from it last.
@@ -85,6 +86,16 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Whether it refuses to serve us.
+    pub(crate) const fn chokes_us(&self) -> bool {
+        self.chokes_us
+    }
+
+    /// Whether we refuse to serve it.
+    pub(crate) const fn choked(&self) -> bool {
+        self.choked
+    }
+
     /// Whether it only takes: it got more than the allowance and gave nothing, refuses us, or keeps us waiting.
     pub(crate) fn only_takes(&self, allowance_bytes: u64, now: Time) -> bool {
         self.bytes_from == 0 && (self.bytes_to >= allowance_bytes || self.chokes_us || self.snubbed_until > now)
@@ -109,6 +120,9 @@ impl Peer {
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     slots: Vec<Option<Peer>>,
+    /// Those that serve us, and those that we serve, in the order of their places: a few of dozens, and asked for with every chunk.
+    sources: Vec<u16>,
+    served: Vec<u16>,
     by_node: BTreeMap<NodeId, u16>,
     next_generation: u32,
 }
@@ -150,6 +164,8 @@ impl Peers {
             self.slots.push(Some(peer));
         }
         self.by_node.insert(node, slot);
+        list(&mut self.sources, slot, true);
+        list(&mut self.served, slot, true);
         Some(handle)
     }
 
@@ -157,7 +173,31 @@ impl Peers {
         self.get(handle)?;
         let peer = self.slots[usize::from(handle.slot)].take()?;
         self.by_node.remove(&peer.node);
+        list(&mut self.sources, handle.slot, false);
+        list(&mut self.served, handle.slot, false);
         Some(peer)
+    }
+
+    /// A neighbour serves us from now on, or doesn't any more.
+    pub(crate) fn set_chokes_us(&mut self, slot: u16, chokes_us: bool) {
+        self.at_mut(slot).chokes_us = chokes_us;
+        list(&mut self.sources, slot, !chokes_us);
+    }
+
+    /// We serve a neighbour from now on, or don't any more.
+    pub(crate) fn set_choked(&mut self, slot: u16, choked: bool) {
+        self.at_mut(slot).choked = choked;
+        list(&mut self.served, slot, !choked);
+    }
+
+    /// The places of those that serve us.
+    pub(crate) fn sources(&self) -> &[u16] {
+        &self.sources
+    }
+
+    /// The places of those that we serve.
+    pub(crate) fn served(&self) -> &[u16] {
+        &self.served
     }
 
     pub(crate) fn get(&self, handle: PeerHandle) -> Option<&Peer> {
@@ -224,6 +264,15 @@ impl Peers {
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
         self.slots.iter_mut().flatten()
+    }
+}
+
+/// Puts a place into an ordered list, or takes it out.
+fn list(places: &mut Vec<u16>, place: u16, is_in: bool) {
+    match (places.binary_search(&place), is_in) {
+        (Err(at), true) => places.insert(at, place),
+        (Ok(at), false) => drop(places.remove(at)),
+        (Ok(_), true) | (Err(_), false) => {}
     }
 }
 

@@ -82,14 +82,11 @@ impl Engine {
             return;
         }
         let transfer = self.transfer(slot);
-        let lacking = |at: &usize| {
-            let peer = transfer.members[*at].peer;
-            !self.peers.at(peer).choked && !transfer.member_has(*at, chunk)
-        };
-        let to: Vec<PeerHandle> = (0..transfer.members.len())
-            .filter(lacking)
-            .map(|at| self.peers.handle_at(transfer.members[at].peer))
-            .collect();
+        let served = self.peers.served().iter().filter_map(|peer| transfer.member(*peer));
+        let mut lacking: Vec<usize> = served.filter(|at| !transfer.member_has(*at, chunk)).collect();
+        lacking.sort_unstable();
+        let to: Vec<PeerHandle> =
+            lacking.into_iter().map(|at| self.peers.handle_at(transfer.members[at].peer)).collect();
         if !to.is_empty() {
             let key = transfer.blob.key();
             self.act(Action::Send { to: Recipients::Many(to), message: PeerMessage::Coming { key, chunk } });
@@ -140,7 +137,7 @@ impl Engine {
         let Some(member) = transfer.member(peer) else { return false };
         let peer = self.peers.at(peer);
         let room = (2 * self.pipeline(peer, transfer)).min(usize::from(self.config.inflight_per_peer));
-        !peer.chokes_us
+        !peer.chokes_us()
             && !transfer.members[member].suspect
             && peer.outstanding.len() < room
             && peer.snubbed_until <= now

@@ -167,15 +167,15 @@ impl Engine {
             return;
         }
         let across = self.may_ask_across(now, transfer);
-        for (at, member) in transfer.members.iter().enumerate() {
+        for at in self.peers.sources().iter().filter_map(|peer| transfer.member(*peer)) {
             if self.may_ask(now, transfer, at, across) {
                 askable.push(u16::try_from(at).unwrap_or_else(|_| unreachable!("as many members as neighbours")));
                 for (candidate, has) in candidates.iter_mut().zip(transfer.member_words(at)) {
                     *candidate |= has;
                 }
             }
-            debug_assert!(usize::from(member.outstanding) <= self.peers.at(member.peer).outstanding.len());
         }
+        askable.sort_unstable();
         for (candidate, wanted) in candidates.iter_mut().zip(&transfer.wanted) {
             *candidate &= wanted;
         }
@@ -190,7 +190,7 @@ impl Engine {
         let member = &transfer.members[member];
         let peer = self.peers.at(member.peer);
         member.count > 0
-            && !peer.chokes_us
+            && !peer.chokes_us()
             && !member.suspect
             && peer.owed_now() < self.pipeline(peer, transfer)
             && peer.outstanding.len() < usize::from(self.config.inflight_per_peer)
@@ -283,8 +283,9 @@ impl Engine {
     fn note_useless(&mut self, now: Time) {
         let Serving::Credit { idle, sources, .. } = self.config.serving else { return };
         let mut found = false;
-        for peer in self.peers.iter_mut() {
-            if !peer.chokes_us && peer.outstanding.is_empty() && peer.useless_since.is_none() {
+        for at in 0..self.peers.sources().len() {
+            let peer = self.peers.at_mut(self.peers.sources()[at]);
+            if peer.outstanding.is_empty() && peer.useless_since.is_none() {
                 peer.useless_since = Some(now);
                 found = true;
             }
@@ -346,7 +347,7 @@ impl Engine {
         }
         self.lose_request(slot, chunk, from.slot);
         match reason {
-            RejectReason::Choked => self.peers.at_mut(from.slot).chokes_us = true,
+            RejectReason::Choked => self.peers.set_chokes_us(from.slot, true),
             // Something else will be asked of it when what waits there has become less.
             RejectReason::TooMany => {
                 let back_off = now + self.config.have_interval * 4;

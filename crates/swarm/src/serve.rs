@@ -71,7 +71,7 @@ impl Engine {
                 peer.merit += bytes;
             }
         }
-        let served = self.peers.get(to).is_some_and(|peer| !peer.choked);
+        let served = self.peers.get(to).is_some_and(|peer| !peer.choked());
         if served && self.transfer(slot).lead.is_leading() && self.peers.at(to.slot).hoards {
             self.rebalance(now);
         }
@@ -88,7 +88,7 @@ impl Engine {
         let slot = self.find(key);
         let limit = self.config.queued_per_peer;
         let Some(peer) = self.peers.get_mut(from) else { return };
-        let (choked, full) = (peer.choked, peer.queued >= limit);
+        let (choked, full) = (peer.choked(), peer.queued >= limit);
         // Who takes no part has nothing to get: its requests would outlast its connection.
         let serves = |slot: BlobSlot| {
             let transfer = self.transfer(slot);

@@ -97,13 +97,13 @@ impl World {
         match to {
             Recipients::One(peer) => {
                 if let Some(conn) = node.conn(peer) {
-                    self.queue.push(at, Event::Deliver { to: conn.node, from: conn.remote, message });
+                    self.queue.push_in_line(at, Event::Deliver { to: conn.node, from: conn.remote, message });
                 }
             }
             Recipients::Many(peers) => {
                 let conns = peers.into_iter().filter_map(|peer| node.conn(peer));
                 let to: Box<[_]> = conns.map(|conn| (conn.node, conn.remote)).collect();
-                self.queue.push(at, Event::DeliverMany { to, message });
+                self.queue.push_in_line(at, Event::DeliverMany { to, message });
             }
         }
     }
@@ -151,7 +151,7 @@ impl World {
         if let Some(send) = &mut self.sends.slots[at] {
             send.flow = Some(flow);
         }
-        self.queue.push(now + self.latency(), Event::PieceStarts { send: at, serial });
+        self.queue.push_in_line(now + self.latency(), Event::PieceStarts { send: at, serial });
     }
 
     /// A flow has carried its last byte into the network.
@@ -161,7 +161,7 @@ impl World {
                 let Some(send) = &mut self.sends.slots[at] else { return };
                 send.flow = None;
                 let (from, to_handle, key, chunk) = (send.from, send.to_handle, send.key, send.chunk);
-                self.queue.push(self.now + self.latency(), Event::PieceEnds { send: at });
+                self.queue.push_in_line(self.now + self.latency(), Event::PieceEnds { send: at });
                 if self.nodes[from as usize].alive {
                     self.nodes[from as usize].engine.handle_sent(self.now, to_handle, key, chunk);
                     self.drain(from);
@@ -269,7 +269,7 @@ impl World {
     pub(super) fn hang_up(&mut self, ix: NodeIx, peer: PeerHandle) {
         if let Some(conn) = self.nodes[ix as usize].drop_conn(peer) {
             self.cancel_sends(ix, conn.node);
-            self.queue.push(self.now + self.latency(), Event::Closed { node: conn.node, peer: conn.remote });
+            self.queue.push_in_line(self.now + self.latency(), Event::Closed { node: conn.node, peer: conn.remote });
         }
     }
 
