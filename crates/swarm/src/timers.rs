@@ -97,22 +97,35 @@ impl Engine {
     /// A stalled leech doesn't wait for its next announce.
     fn ask_out_of_impatience(&mut self, now: Time, slot: BlobSlot) {
         let impatient_after = self.config.impatient_after;
-        // Without a tracker one helps oneself at the origin, after a delay that differs from node to node: the first one's chunks reach
-        // the others before they go. One sweep in as many as there are in that delay, on average.
-        let sweeps =
-            usize::try_from(impatient_after.as_millis() / Self::SWEEP.as_millis()).unwrap_or(usize::MAX).max(1);
         let transfer = self.transfer(slot);
         let left_alone = transfer.announce.unanswered && transfer.idle(now) >= impatient_after * 2;
-        if left_alone && self.can_lead && !transfer.lead.is_leading() && self.rng.below(sweeps) == 0 {
-            let (_, last) = self.transfer(slot).chain.leases_seen();
-            let (epoch, frontier) = (last.saturating_add(1), ChunkIndex::new(0));
-            self.take_lease(now, slot, &LeaseGrant { epoch, frontier, holes: Vec::new(), impatient: true });
+        if left_alone && self.can_lead && !transfer.lead.is_leading() {
+            self.help_oneself(now, slot);
+        } else {
+            self.transfer_mut(slot).helps_itself_at = None;
         }
         let transfer = self.transfer_mut(slot);
         let stalled = transfer.idle(now) >= impatient_after && !transfer.lead.is_leading();
         if stalled && transfer.announce.due > now + impatient_after / 4 {
             transfer.announce.due = now + impatient_after / 4;
             self.timers.announce = self.timers.announce.min(now + impatient_after / 4);
+        }
+    }
+
+    /// Without a tracker one goes to the origin by oneself, at a moment that differs from node to node: the first one's chunks reach the
+    /// others before they go.
+    fn help_oneself(&mut self, now: Time, slot: BlobSlot) {
+        let Some(at) = self.transfer(slot).helps_itself_at else {
+            let longest = usize::try_from((self.config.impatient_after * 2).as_millis()).unwrap_or(usize::MAX);
+            let delay = Duration::from_millis(self.rng.below(longest.max(1)) as u64);
+            self.transfer_mut(slot).helps_itself_at = Some(now + delay);
+            return;
+        };
+        if at <= now {
+            let (_, last) = self.transfer(slot).chain.leases_seen();
+            let (epoch, frontier) = (last.saturating_add(1), ChunkIndex::new(0));
+            self.transfer_mut(slot).helps_itself_at = None;
+            self.take_lease(now, slot, &LeaseGrant { epoch, frontier, holes: Vec::new(), impatient: true });
         }
     }
 }

@@ -107,6 +107,8 @@ pub(crate) struct Transfer {
     pub(crate) withdrawn: Option<Time>,
     /// When links were asked for last that chunks wait for.
     pub(crate) sought_links: Time,
+    /// When an agent that no tracker answers goes to the origin by itself.
+    pub(crate) helps_itself_at: Option<Time>,
     states: Vec<ChunkState>,
     bits: Vec<u64>,
     words: usize,
@@ -152,6 +154,7 @@ impl Transfer {
             generation: 0,
             withdrawn: None,
             sought_links: Time::ZERO,
+            helps_itself_at: None,
             states,
             bits: Vec::new(),
             words,

@@ -376,6 +376,38 @@ fn a_leech_without_progress_asks_for_a_lease_of_its_own() {
 }
 
 #[test]
+fn without_a_tracker_each_goes_to_the_origin_at_another_moment_and_nobody_waits_for_ever() {
+    let config = Config { impatient_after: Duration::from_secs(2), ..patient() };
+    let mut moments = Vec::new();
+    for seed in 1..=20 {
+        let mut solo = Solo::with_seed(config.clone(), "*.....", seed);
+        let began = solo.now;
+        let goes = |solo: &mut Solo| {
+            let asks = |solo: &mut Solo| {
+                solo.wait(ms(25));
+                !solo.news().fetches().is_empty()
+            };
+            assert!((0..400).any(|_| asks(solo)), "seed {seed}: it waits for ever");
+            solo.now.since(began)
+        };
+        let first = goes(&mut solo);
+        assert!((ms(4_000)..=ms(8_100)).contains(&first), "seed {seed}: {first:?}");
+        moments.push(first);
+        // An origin that is down is asked again, but not all the time.
+        let mut last = first;
+        for _ in 0..8 {
+            solo.engine.handle_origin_failed(solo.now, solo.content.key(), 2, OriginFailure::Unreachable);
+            solo.settle();
+            last = goes(&mut solo);
+        }
+        assert!(last - first > ms(8_000), "seed {seed}: eight times in {:?}", last - first);
+    }
+    moments.sort_unstable();
+    moments.dedup();
+    assert!(moments.len() > 10, "{moments:?}");
+}
+
+#[test]
 fn who_cannot_lead_says_so() {
     let mut solo = Solo::without_links(patient(), 6);
     solo.news();
