@@ -112,8 +112,10 @@ pub struct LeaseConfig {
     pub successors_sampled: usize,
     /// A lead whose backlog has grown in so many reports in a row, by more than half of what came meanwhile, is too slow …
     pub backlog_reports: u32,
-    /// … if that are so many chunks at least.
+    /// … if that are so many chunks at least …
     pub backlog_chunks: u32,
+    /// … and it has grown for so long: until then it is the pipeline's filling, however often the lead reports.
+    pub backlog_for: Duration,
     /// Leases out of impatience, a blob, at a time.
     pub max_impatient: usize,
     /// Holes named in a grant. With more than this, the frontier is moved back to the first one that isn't named.
@@ -150,6 +152,7 @@ impl Default for LeaseConfig {
             successors_sampled: 64,
             backlog_reports: 4,
             backlog_chunks: 32,
+            backlog_for: ms(50),
             max_impatient: 1,
             max_holes: 4_096,
             spread: ms(5),

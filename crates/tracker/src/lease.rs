@@ -76,7 +76,8 @@ pub(crate) struct Lease {
     mark: Mark,
     backlog: u32,
     growth: u32,
-    /// Its frontier and its backlog when the backlog began to grow.
+    /// When the backlog began to grow, and the frontier and the backlog then.
+    grows_since: Time,
     grows_from: (u32, u32),
     /// How long it may say nothing, and get nothing: fixed when it is granted, so that a lease's deadline only moves on.
     silence: Duration,
@@ -119,7 +120,7 @@ impl Lease {
         if backlog > self.backlog {
             self.growth += 1;
         } else {
-            (self.growth, self.grows_from) = (0, (self.mark.frontier, backlog));
+            (self.growth, self.grows_since, self.grows_from) = (0, now, (self.mark.frontier, backlog));
         }
         self.backlog = backlog;
     }
@@ -370,14 +371,15 @@ impl LeaseBook {
         self.former.contains(&(node, epoch))
     }
 
-    pub(crate) fn is_too_slow(&self, lease: &Lease, config: &LeaseConfig) -> bool {
+    pub(crate) fn is_too_slow(&self, now: Time, lease: &Lease, config: &LeaseConfig) -> bool {
         let (frontier, backlog) = lease.grows_from;
         let (came, stayed) = (lease.mark.frontier.saturating_sub(frontier), lease.backlog.saturating_sub(backlog));
         // Another one may be as slow; but from one that gives nothing nothing spreads.
         let gives = stayed < came - came / UNSPREAD_SHARE;
         let reports = config.backlog_reports.saturating_mul(if gives { 1 << self.backlog_moves.min(8) } else { 1 });
         // Less is noise, or an uplink that others' aren't faster than: a change costs the connection's pace.
-        lease.growth >= reports && stayed >= config.backlog_chunks && stayed.saturating_mul(2) > came
+        let for_long = lease.growth >= reports && now.since(lease.grows_since) >= config.backlog_for;
+        for_long && stayed >= config.backlog_chunks && stayed.saturating_mul(2) > came
     }
 
     /// When to look again at a blob of so many chunks; [`Time::MAX`] if nothing is due.
@@ -411,6 +413,7 @@ impl LeaseBook {
             mark: to.mark,
             backlog: 0,
             growth: 0,
+            grows_since: now,
             grows_from: (to.mark.frontier.max(to.frontier), 0),
             silence: config.silence,
             stall: doubled(config.stall, self.stalls, config.max_stall),
@@ -540,7 +543,12 @@ mod tests {
             for (frontier, backlog) in reports {
                 book.held_by(Slot::new(0)).unwrap().report(at(1), *frontier, *backlog);
             }
-            assert_eq!(book.is_too_slow(book.held().unwrap(), &config), too_slow, "{reports:?}");
+            let judged = |now| book.is_too_slow(now, book.held().unwrap(), &config);
+            assert_eq!(judged(at(1) + config.backlog_for), too_slow, "{reports:?}");
+            assert!(
+                !judged(at(1)),
+                "the links of a fast origin's chunks are told many times before any chunk has got far"
+            );
         }
     }
 
@@ -555,7 +563,8 @@ mod tests {
             for report in 1..=4 {
                 book.held_by(Slot::new(0)).unwrap().report(at(1), 20 * report, (20 - spreads) * report);
             }
-            assert_eq!(book.is_too_slow(book.held().unwrap(), &config), too_slow, "{spreads} of 20 spread");
+            let judged = book.is_too_slow(at(1) + config.backlog_for, book.held().unwrap(), &config);
+            assert_eq!(judged, too_slow, "{spreads} of 20 spread");
         }
     }
 

@@ -101,7 +101,7 @@ impl Tracker {
             entry.leases.impatient.retain(|lease| lease.holder != slot || end.is_none());
             return;
         }
-        let slow = entry.leases.held().is_some_and(|lease| entry.leases.is_too_slow(lease, &self.config.lease));
+        let slow = entry.leases.held().is_some_and(|lease| entry.leases.is_too_slow(now, lease, &self.config.lease));
         // A slow lead is better than none.
         let end =
             end.or_else(|| (slow && self.choose_successor(now, blob, Some(slot)).is_some()).then_some(End::Backlog));
