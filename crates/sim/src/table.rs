@@ -15,12 +15,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::jobs;
+use crate::cli::JOBS;
 use crate::plot;
 use crate::report::Report;
 use crate::scenario::{Draft, Preset, Scenario, Size, Usual, run as run_seeds};
 
-/// Larger swarms take hours, and the memory of a large machine.
+/// Larger swarms take hours.
 const USUAL_NODES: usize = 1_000;
 
 /// What the table is to be made of.
@@ -35,7 +35,7 @@ pub(crate) struct Table {
     /// And of no fewer than this.
     #[arg(long, value_name = "N", default_value_t = 0)]
     from: usize,
-    /// The same as --up-to 10000: hours, and up to 16 GiB of memory.
+    /// The same as --up-to 10000: hours, and 3 GiB of memory.
     #[arg(long, conflicts_with = "up_to")]
     large: bool,
     /// Measures these only, by the letter of their row or as `presets` or `variants`; the rest stays as it is.
@@ -166,7 +166,7 @@ pub(crate) fn run(table: &Table) -> Result<(), String> {
 fn measure(wanted: &Wanted, usual: &Usual) -> Result<Report, String> {
     let draft = wanted.draft()?;
     let started = Instant::now();
-    let samples = run_seeds(&draft, 1..=wanted.seeds, jobs(wanted.nodes), usual);
+    let samples = run_seeds(&draft, 1..=wanted.seeds, JOBS, usual);
     Ok(Report::new(&draft, &samples, started.elapsed().as_secs_f64()))
 }
 
