@@ -15,7 +15,7 @@ use crate::report::Report;
 use crate::scenario::{Draft, KEYS, Preset, SCENARIOS, Scenario, Size, Usual, run};
 use crate::table::{self, Table};
 
-/// How many runs go at a time. One of 10,000 nodes takes 1.5 GiB.
+/// How many runs go at a time.
 pub(crate) const JOBS: usize = 2;
 
 /// Simulates distributions of a blob over many nodes, in virtual time, with the real exchange engine and tracker.
@@ -36,7 +36,7 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Single {
-    /// What happens; without it the scenarios and the keys of --set are listed.
+    /// What happens; without it the scenarios, the presets and the keys of --set are listed.
     scenario: Option<String>,
     /// How many nodes pull.
     #[arg(long, value_name = "N", default_value = "100")]
@@ -59,7 +59,7 @@ struct Single {
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
-    /// Seeds that run at a time; the default is 2.
+    /// Seeds that run at a time: 2, if it isn't given. With 10,000 nodes each takes 1.5 GiB.
     #[arg(long, value_name = "J", value_parser = clap::value_parser!(u64).range(1..=256))]
     jobs: Option<u64>,
 }
@@ -127,9 +127,12 @@ fn failure(message: &str) -> ExitCode {
 
 fn listing() -> String {
     let mut text = String::from(
-        "usage: cargo xtask sim SCENARIO [--nodes N] [--size S] [--seeds K] [--preset P] [--set KEY=VALUE]… [--json]\n",
+        "usage: cargo xtask sim SCENARIO [--nodes N] [--size S] [--seeds K | --seed SEED] [--preset P] [--set KEY=VALUE]… [--jobs J] [--json]\n",
     );
-    text.push_str("       cargo xtask sim table [--date DATE] [--large] [--only PART,…]\n\nscenarios:\n");
+    text.push_str(
+        "       cargo xtask sim table [--only PART,…] [--from N] [--up-to N | --large] [--date DATE] [--docs DIR]\n",
+    );
+    text.push_str("       cargo xtask sim table --render [--docs DIR]\n\nscenarios:\n");
     for scenario in SCENARIOS {
         let _ = writeln!(text, "  {:<15} {}", scenario.name, scenario.about);
     }
@@ -142,6 +145,8 @@ fn listing() -> String {
         let form = format!("{}={}", key.name, key.value);
         let _ = writeln!(text, "  {form:<36} {}", key.help);
     }
+    text.push_str("\nTIME is like 500us, 3ms or 1.5s, RATE like 10Gbit, SIZE like 256KiB, SHARE like 10%. The SHARE of a key that ends in -at is of\n");
+    text.push_str("the time that the undisturbed run takes.\n");
     text
 }
 

@@ -63,7 +63,8 @@ pub struct Config {
     pub order: ChunkOrder,
     /// So many first chunks are drawn at random among the rare ones, so that newcomers don't all want the same.
     pub random_first_chunks: u32,
-    /// Of a hundred choices so many go to the next chunk of a blob that is being streamed, instead of the rarest.
+    /// Of a hundred choices so many go to the first chunk that a blob's reader lacks, instead of the rarest. None by default: see the
+    /// simulator's page for what it costs.
     pub stream_percent: u8,
     /// In which order a sender serves.
     pub serve_order: ServeOrder,
@@ -96,7 +97,8 @@ pub struct Config {
     /// New chunks are told at most once in this time, and at most once for each two chunks of a 10 Gbit/s link; at zero each is told at
     /// once.
     pub have_interval: Duration,
-    /// A leech without any progress for so long asks for a lease of its own.
+    /// A leech without any progress for so long asks for a lease of its own. Without a tracker it takes one by itself after twice that, and up
+    /// to twice that more, drawn at random.
     pub impatient_after: Duration,
     /// In a zone with a gateway the others ask across after so long without progress.
     pub zone_patience: Duration,

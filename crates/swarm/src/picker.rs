@@ -15,7 +15,7 @@ pub(crate) struct Situation {
     pub(crate) order: ChunkOrder,
     /// The newcomer's rule holds: any of the rare ones instead of the rarest.
     pub(crate) random_first: bool,
-    /// The next chunk of a stream, if this pick is to prefer it.
+    /// Where a stream is, if this pick is to prefer what comes next in it.
     pub(crate) stream_next: Option<ChunkIndex>,
 }
 
@@ -26,10 +26,11 @@ pub(crate) fn pick(
     availability: &[u16],
     rng: &mut Rng,
 ) -> Option<ChunkIndex> {
+    // What it needs at once may be under way already.
     if let Some(next) = situation.stream_next
-        && candidates.get(next.as_usize() / 64).is_some_and(|word| word >> (next.get() % 64) & 1 == 1)
+        && let Some(chunk) = ones(candidates).find(|chunk| *chunk >= next)
     {
-        return Some(next);
+        return Some(chunk);
     }
     match situation.order {
         ChunkOrder::Sequential => ones(candidates).next(),
@@ -114,15 +115,15 @@ mod tests {
     }
 
     #[test]
-    fn the_stream_s_next_chunk_is_preferred_only_if_it_can_be_had() {
+    fn the_first_chunk_that_the_stream_needs_and_that_can_be_had_is_preferred() {
         let situation = |next| Situation {
             order: ChunkOrder::RarestFirst,
             random_first: false,
             stream_next: Some(ChunkIndex::new(next)),
         };
         let pick = |next| pick(situation(next), &[0b1011], &[5, 1, 0, 5], &mut Rng::new(1)).map(ChunkIndex::get);
-        assert_eq!(pick(3), Some(3));
-        assert_eq!(pick(2), Some(1));
-        assert_eq!(pick(900), Some(1));
+        assert_eq!(pick(1), Some(1));
+        assert_eq!(pick(2), Some(3));
+        assert_eq!(pick(4), Some(1), "one of the rarest");
     }
 }

@@ -56,9 +56,12 @@ pub(crate) const KEYS: &[Key] = &[
     key("random-first", "N", "first chunks that are drawn at random among the rare ones", |knobs, text| {
         number(&mut knobs.config.random_first_chunks, text)
     }),
-    key("stream-percent", "N", "of a hundred choices, those for the stream's next chunk", |knobs, text| {
-        number(&mut knobs.config.stream_percent, text)
-    }),
+    key(
+        "stream-percent",
+        "N",
+        "of a hundred choices, those for the first chunk that the reader lacks",
+        |knobs, text| number(&mut knobs.config.stream_percent, text),
+    ),
     key("serve-order", "rarest|fifo", "which request a sender serves first", |knobs, text| {
         let choices = [("rarest", ServeOrder::RarestFirst), ("fifo", ServeOrder::Fifo)];
         choose(&mut knobs.config.serve_order, text, &choices)

@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 use super::rows::{self, Asked, ROWS, Row, SCALES, VARIANTS, VARIANTS_AT};
 use super::{Store, Wanted};
 use crate::report::Report;
-use crate::scenario::{Preset, Size};
+use crate::scenario::{Preset, SCENARIOS, Size};
 
 const HEAD: &str = "# What the simulator shows
 
-Written by `cargo xtask sim table`; measurements are in [simulation.json](simulation.json). Change the code and run it again instead of
-editing this page. `cargo xtask sim table --only a,k` measures single rows anew, `--from 1000` leaves smaller swarms as
-they are, and `--large` adds 10,000 nodes.
+Written by `cargo xtask sim table`; measurements are in [simulation.json](simulation.json), this page's words in crates/sim/src/table, and
+`cargo xtask sim table --render` puts both together. Without `--render` everything up to 1,000 nodes is measured anew, which takes hours:
+`--only a,k,presets,variants` measures these parts, `--from 1000` leaves smaller swarms as they are, `--large` adds 3,000 and 10,000 nodes.
 ";
 
 const MODEL: &str = "## What is simulated
@@ -25,8 +25,10 @@ The engine of every agent and the tracker's core are the real ones, driven in vi
   has one link of 10 Gbit/s.
 - A new connection costs 2 round trips and 1 ms of CPU at each end. Neighbours are connected before a pull begins, as they are in a
   cluster where agents run for days; `--set mesh=cold` takes that away.
-- An announce costs the tracker 5 µs, one after the other. Hashing costs 1.2 GB/s a core, on 2 cores, while a chunk comes. Nothing is
-  served before it is verified.
+- An announce costs the tracker 5 µs, one after the other.
+- A core hashes 1.2 GB/s, while a chunk comes, and a node has two of them for it. Who fetches from the origin hashes a blob in order, and so
+  on one: 1 GiB takes a lead 1.04 times the bound. Nothing is served before it is verified.
+- What messages take of a link, TCP's slow start, losses, and encryption beyond the handshake are not simulated.
 - Every choice comes from the seed. The same command gives the same trace on every machine.
 - `kraken-policy` is what Kraken's source does by default (August 2026), on these links and without its own limits of 1.6 and 2.4 Gbit/s. Its
   origin is a peer that has everything. An agent asks for three pieces on each connection, random ones of those that it lacks, and
@@ -35,10 +37,11 @@ The engine of every agent and the tracker's core are the real ones, driven in vi
   ratios to it prove nothing: what the origin's neighbours draw at random overlaps, and it sends 1.8 copies until the last piece has
   left it. With senders that give the rarest piece, even if another one was asked for, it would be 1.38.
 
-`t_last` is when the last node is done that is to finish: not those that were killed or misbehave. The bound is the fluid one,
+`t_last` is when the last node is done that is to finish: not those that were killed, lie or accuse falsely; free riders count. The bound is the fluid one,
 max(F/u_s, F/d_min, N·F/(u_s + Σu_i)), where F is the size, u_s the origin's rate, d_i and u_i the nodes'; only honest nodes' uplinks count.
 For images F/u_s is over the distinct bytes, and for zones one copy has to cross the link between them. A figure is the 95th percentile
-over the seeds, by nearest rank: with 5 seeds or fewer that is the worst. `vs_undisturbed` compares with the run of the same seed in which nothing
+over the seeds, by nearest rank: with fewer than 20 seeds that is the worst. Row j's is the 5th. Counts are sums over all seeds. Of
+`kraken-policy` alone, and of the presets over the number of nodes, it is the median: of two seeds the better one. `vs_undisturbed` compares with the run of the same seed in which nothing
 goes wrong, and faults come at a fraction of that run's time. A ratio of two presets is the one's 95th percentile over the other's
 median.
 ";
@@ -51,6 +54,7 @@ pub(super) fn markdown(store: &Store) -> String {
         let _ = writeln!(page, "Measured {dates}.");
     }
     asked(&mut page, store);
+    scenarios(&mut page);
     presets(&mut page, store);
     variants(&mut page, store);
     page.push('\n');
@@ -62,7 +66,7 @@ pub(super) fn markdown(store: &Store) -> String {
 
 fn asked(page: &mut String, store: &Store) {
     page.push_str("\n## What is asked and what was measured\n\n");
-    page.push_str("Each cell has the limit and the measurement; ✗ marks a limit that isn't met.\n\n");
+    page.push_str("Each cell has the limit, if there is one, and the measurement; ✗ marks a limit that isn't met. A dash: nothing is asked, or, behind a limit, it\nisn't measured yet.\n\n");
     page.push_str("| # | scenario | figure |");
     SCALES.iter().for_each(|(nodes, _)| page.push_str(&format!(" {} nodes |", thousands(*nodes))));
     page.push_str("\n|---|---|---|---|---|---|\n");
@@ -73,6 +77,13 @@ fn asked(page: &mut String, store: &Store) {
             let _ = write!(page, " {} |", cell(row, store, scale));
         }
         page.push('\n');
+    }
+}
+
+fn scenarios(page: &mut String) {
+    page.push('\n');
+    for scenario in SCENARIOS.iter().filter(|scenario| ROWS.iter().any(|row| row.scenario == scenario.name)) {
+        let _ = writeln!(page, "- `{}`: {}.", scenario.name, scenario.about);
     }
 }
 
@@ -124,8 +135,8 @@ fn variants(page: &mut String, store: &Store) {
     let (nodes, seeds) = VARIANTS_AT;
     let _ = write!(
         page,
-        "\n## The exchange's variants\n\n`burst` with {nodes} nodes and {seeds} seeds, each with one thing changed. Which one is the default is \
-         decided here.\n\n| `--set` | what it is | t_last/bound, 1 GiB | p99/p50 | wasted | t_last/bound, 32 MiB |\n|---|---|---|---|---|---|\n"
+        "\n## The exchange's variants\n\n`burst` with {nodes} nodes and {seeds} seeds, each with one thing changed. Small differences are \
+         chance: other random numbers alone change 32 MiB by 0.04.\n\n| `--set` | what it is | t_last/bound, 1 GiB | p99/p50 | wasted | t_last/bound, 32 MiB |\n|---|---|---|---|---|---|\n"
     );
     for (settings, about) in VARIANTS {
         let name = if settings.is_empty() { "–".to_owned() } else { format!("`{}`", settings.join(" ")) };
@@ -149,7 +160,9 @@ fn commands(page: &mut String, store: &Store) {
     let scales: Vec<_> = SCALES.iter().map(|(nodes, seeds)| format!("{} and {seeds}", thousands(*nodes))).collect();
     let _ = write!(
         page,
-        "\n## Commands\n\nEach figure can be had alone; N and K are {}. `--json` gives all figures of a run.\n\n| # | command |\n|---|---|\n",
+        "\n## Commands\n\nEach figure can be had alone; N and K are {}. The presets and variants take 3 seeds, up to 300 nodes, and the table's \
+         `--preset` or `--set`. The commands write t_last/bound `t_last_over_bound`, p99/p50 `p99_over_p50`, seconds over undisturbed \
+         `delay_seconds`; row h's figure is `vs_undisturbed`, row j's `rider_over_giver_p5` with `--json`, which gives all figures of a run.\n\n| # | command |\n|---|---|\n",
         scales.join(", or ")
     );
     let mut shown: Vec<(&str, String)> = Vec::new();
@@ -190,8 +203,9 @@ fn violations(page: &mut String, store: &Store) {
     let violated: Vec<&str> = store.violations().collect();
     if violated.is_empty() {
         page.push_str(
-            "No run violated any: everyone finished, no wrong byte was accepted, nobody honest was banned, the origin \
-             and every agent's memory stayed within their bounds.\n",
+            "No run violated any of those on this page: everyone finished, no wrong byte was accepted, nobody honest was banned, \
+             the origin and every agent's memory stayed within their bounds.\n\nOf swarms with random settings and several \
+             faults at a time (`cargo xtask sim random`) some do; ARCHITECTURE.md says which, under what falls short.\n",
         );
         return;
     }

@@ -60,8 +60,8 @@ pub(crate) enum Event {
 
 /// The events to come.
 ///
-/// Most come half a round trip after what caused them, so they come in the order in which they were put in: they wait in a line. Of the
-/// others a heap knows the order, and their places in a table.
+/// Most are messages and a chunk's pieces between neighbours: half a round trip under way, so they come in the order in which they were put
+/// in and wait in a line. Of the others a heap knows the order, and their places in a table.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     line: VecDeque<(Turn, Event)>,
@@ -88,7 +88,7 @@ impl Queue {
     /// Puts in an event that comes no sooner than any that was put in this way before: one that is always as long under way.
     pub(crate) fn push_in_line(&mut self, at: Time, event: Event) {
         let turn = self.turn(at);
-        debug_assert!(self.line.back().is_none_or(|(last, _)| *last < turn), "what is in line comes in order");
+        assert!(self.line.back().is_none_or(|(last, _)| *last < turn), "what is in line comes in order");
         self.line.push_back((turn, event));
     }
 
@@ -133,10 +133,13 @@ mod tests {
         queue.push_in_line(Time::from_nanos(9), timer(4));
         queue.push(Time::from_nanos(7), timer(5));
         let mut order = Vec::new();
+        order.extend(queue.pop().map(|(at, _)| (at.as_nanos(), 2)));
+        // In the place that has become free.
+        queue.push(Time::from_nanos(8), timer(6));
         while let Some((at, Event::Timer { node })) = queue.pop() {
             order.push((at.as_nanos(), node));
         }
-        assert_eq!(order, [(3, 2), (5, 0), (5, 1), (5, 3), (7, 5), (9, 4)]);
+        assert_eq!(order, [(3, 2), (5, 0), (5, 1), (5, 3), (7, 5), (8, 6), (9, 4)]);
         assert_eq!((queue.next_time(), queue.free.len()), (None, 3));
     }
 }

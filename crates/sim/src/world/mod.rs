@@ -242,6 +242,7 @@ impl World {
             let blob = self.blobs[blob];
             let have = ChunkSet::empty_of(blob.geometry);
             node.engine.start(now, StartBlob { blob, have, links: Vec::new(), priority: priority as u32 });
+            node.read_on(blob.key());
         }
         self.drain(ix);
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shoal_swarm::{Engine, PeerHandle};
-use shoal_types::{ChunkIndex, Time};
+use shoal_types::{BlobKey, ChunkIndex, ChunkSet, Time};
 
 use crate::content::{TRUE, Variant};
 use crate::net::LinkId;
@@ -90,6 +90,12 @@ impl Node {
         let conn = self.conn(peer)?;
         self.conns[peer.index()] = None;
         Some(conn)
+    }
+
+    /// Whoever pulls reads what has come, as far as it has come without a gap.
+    pub(crate) fn read_on(&mut self, key: BlobKey) {
+        let next = self.engine.have(key).map(ChunkSet::prefix_len).map(ChunkIndex::new);
+        self.engine.set_stream(key, next);
     }
 
     /// When a chunk has been hashed that began to come at `began` and is here now. It is hashed while it comes, on whichever core

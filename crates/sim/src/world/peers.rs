@@ -224,7 +224,9 @@ impl World {
             Some((variant, _)) if right => drop(node.wrong.insert((blob, chunk), variant)),
             Some(_) => {}
         }
+        let key = ticket.key();
         node.engine.handle_verified(now, ticket, right);
+        node.read_on(key);
         self.drain(ix);
     }
 
