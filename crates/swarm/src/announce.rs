@@ -204,14 +204,13 @@ impl Engine {
         let want = self.config.want_peers;
         let max_peers = usize::from(self.config.max_peers);
         let can_lead = self.can_lead;
-        let backlog = if self.may_yield(slot) { self.backlog(slot) } else { 0 };
+        let holding = self.holding(slot);
         let transfer = self.transfer_mut(slot);
-        let lease = match (transfer.announce.parting.take(), transfer.lead.holding()) {
-            (Some(parting), _) => parting,
-            (None, Some((epoch, frontier))) => LeaseRequest::Holding { epoch, frontier, backlog },
-            (None, None) if !can_lead || transfer.is_served() => LeaseRequest::Declined,
-            (None, None) if transfer.idle(now) >= impatient_after => LeaseRequest::Impatient,
-            (None, None) => LeaseRequest::Willing,
+        let lease = match transfer.announce.parting.take().or(holding) {
+            Some(word) => word,
+            None if !can_lead || transfer.is_served() => LeaseRequest::Declined,
+            None if transfer.idle(now) >= impatient_after => LeaseRequest::Impatient,
+            None => LeaseRequest::Willing,
         };
         // A local blob is claimed at once: its chunks are told to those who ask for them, as they are linked.
         let announced = if transfer.local { transfer.blob.geometry.chunk_count() } else { transfer.have.len() };

@@ -95,7 +95,7 @@ impl Engine {
     /// Few serve us although there is something to get: asks one of those that have it for somebody else's place.
     fn complain(&mut self, now: Time) {
         let Serving::Credit { sources, idle, .. } = self.config.serving else { return };
-        let now_serving = self.sources();
+        let now_serving = self.source_count();
         // One less than there could be is no misfortune by itself, and a place that moves costs a round trip.
         let few = now_serving == 0;
         if now_serving >= self.enough_sources(sources) || !(few || self.brings_to_zone() || self.is_behind()) {
@@ -175,14 +175,14 @@ impl Engine {
             let wanting = unfinished.any(|transfer| trusted(transfer) && (near || self.may_ask_across(now, transfer)));
             // Half a source more or less is within the measurement's error.
             let enough = self.source_quarters() + 2 >= 4 * self.enough_sources(sources);
-            if !wanting || enough || self.sources() >= 2 * usize::from(sources) {
+            if !wanting || enough || self.source_count() >= 2 * usize::from(sources) {
                 self.act(Action::Send { to: Recipients::One(from), message: PeerMessage::Decline });
                 return;
             }
             self.timers.slots = self.timers.slots.min(now + idle);
         }
         self.tell_partner(from);
-        self.peers.set_chokes_us(from.slot, false);
+        self.peers.note_chokes_us(from.slot, false);
         self.peers.at_mut(from.slot).useless_since = Some(now);
         self.fill(now);
     }
@@ -211,7 +211,7 @@ impl Engine {
             })
             .collect();
         for peer in useless {
-            self.peers.set_chokes_us(peer.slot, true);
+            self.peers.note_chokes_us(peer.slot, true);
             self.peers.at_mut(peer.slot).useless_since = None;
             self.act(Action::Send { to: Recipients::One(peer), message: PeerMessage::Decline });
         }
@@ -226,7 +226,7 @@ impl Engine {
             return;
         }
         for peer in self.peers.sources().to_vec() {
-            self.peers.set_chokes_us(peer, true);
+            self.peers.note_chokes_us(peer, true);
             let to = Recipients::One(self.peers.handle_at(peer));
             self.act(Action::Send { to, message: PeerMessage::Decline });
         }
@@ -251,7 +251,7 @@ impl Engine {
     }
 
     /// How many neighbours serve us.
-    pub(crate) fn sources(&self) -> usize {
+    pub(crate) fn source_count(&self) -> usize {
         self.peers.sources().len()
     }
 
@@ -304,13 +304,13 @@ impl Engine {
             self.set_choked_silently(handle);
         } else {
             self.tell_partner(handle);
-            self.peers.set_choked(handle.slot, false);
+            self.peers.note_choked(handle.slot, false);
         }
         self.act(Action::Send { to: Recipients::One(handle), message });
     }
 
     fn set_choked_silently(&mut self, handle: PeerHandle) {
-        self.peers.set_choked(handle.slot, true);
+        self.peers.note_choked(handle.slot, true);
         self.drop_waiting(|waiting| waiting.peer == handle.slot);
     }
 
@@ -348,7 +348,7 @@ mod tests {
         let mut engine = Engine::new(NodeId::new(1), Zone::default(), Config::default(), 1);
         for (pace, node) in paces.iter().zip(2..) {
             let peer = engine.handle_connected(Time::ZERO, NodeId::new(node), &Zone::default()).unwrap();
-            engine.peers.set_chokes_us(peer.slot, false);
+            engine.peers.note_chokes_us(peer.slot, false);
             let peer = engine.peers.at_mut(peer.slot);
             peer.pace.received(Time::ZERO + Duration::from_secs(1), pace * 1_000_000);
         }

@@ -203,7 +203,7 @@ impl Engine {
         Some(transfer.have)
     }
 
-    /// Somebody reads the blob as a stream and needs this chunk next; nobody does any more, if none.
+    /// Somebody reads the blob as a stream and has come to this chunk; nobody does any more, if none.
     pub fn set_stream(&mut self, key: BlobKey, next: Option<ChunkIndex>) {
         if let Some(slot) = self.find(key) {
             self.transfer_mut(slot).stream_next = next;
@@ -224,8 +224,8 @@ impl Engine {
         }
         let handle = self.peers.insert(node, zone, &self.zone, now)?;
         if self.config.serving != Serving::Open {
-            self.peers.set_choked(handle.slot, true);
-            self.peers.set_chokes_us(handle.slot, true);
+            self.peers.note_choked(handle.slot, true);
+            self.peers.note_chokes_us(handle.slot, true);
         }
         for slot in self.slots() {
             let message = self.join_message(slot, true);
@@ -268,7 +268,7 @@ impl Engine {
                 Ok(())
             }
             PeerMessage::Choke => {
-                self.peers.set_chokes_us(from.slot, true);
+                self.peers.note_chokes_us(from.slot, true);
                 self.lose_waiting_requests_of(from.slot);
                 self.fill(now);
                 Ok(())

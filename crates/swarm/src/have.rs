@@ -291,7 +291,12 @@ impl Engine {
     }
 
     fn complete(&mut self, now: Time, slot: BlobSlot) {
+        // A lead that has everything tells for the last time how much of it has reached nobody.
+        let last_word = self.holding(slot);
         let transfer = self.transfer_mut(slot);
+        if last_word.is_some() {
+            transfer.announce.parting = last_word;
+        }
         transfer.finished = true;
         transfer.local = false;
         transfer.chain.close();

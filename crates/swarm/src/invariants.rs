@@ -66,7 +66,7 @@ impl Engine {
         match self.config.serving {
             Serving::Credit { slots, sources, .. } => {
                 assert!(unchoked <= usize::from(slots), "places that are given");
-                assert!(self.sources() <= 2 * usize::from(sources), "places that are taken");
+                assert!(self.source_count() <= 2 * usize::from(sources), "places that are taken");
             }
             Serving::TitForTat { slots, .. } => assert!(unchoked <= usize::from(slots), "slots"),
             Serving::Open => {}

@@ -48,6 +48,9 @@ const MANY_LEADS: usize = 3;
 const UNSPREAD_SHARE: u32 = 8;
 const TOO_MANY_LEADS: usize = 8;
 
+/// Where all uplinks are slow beside the origin, less than this share of what was fetched is nothing.
+const HARDLY_ANY: u32 = 32;
+
 /// An answer that is later than this isn't under way any more. Not for ever: without a tracker the same epoch comes again.
 const LATE_ANSWER: Duration = Duration::from_secs(1);
 
@@ -70,6 +73,8 @@ struct Lease {
     since: Time,
     frontier: u32,
     fetched: u32,
+    /// When the first chunk came: until then there was nothing to pass on.
+    comes_since: Time,
     asked_for_links: bool,
     /// What neighbours say to have didn't come: a silent peer's chunks, or a liar's claims.
     trusts_nobody: bool,
@@ -150,6 +155,9 @@ impl Engine {
             transfer.lead.run = None;
         }
         if let Some(lease) = &mut transfer.lead.lease {
+            if lease.fetched == 0 {
+                lease.comes_since = now;
+            }
             lease.fetched += 1;
             lease.frontier = lease.frontier.max(chunk.get() + 1);
         }
@@ -235,6 +243,7 @@ impl Engine {
             since: now,
             frontier: grant.frontier.get(),
             fetched: 0,
+            comes_since: now,
             asked_for_links: false,
             trusts_nobody: false,
             comes_anyway: false,
@@ -247,6 +256,10 @@ impl Engine {
     pub(crate) fn lose_lease(&mut self, now: Time, slot: BlobSlot, epoch: u64) {
         if self.transfer(slot).lead.lease.as_ref().is_some_and(|lease| lease.epoch == epoch) {
             self.end_lease(now, slot, None);
+            if self.transfer(slot).announce.waiting_links() > 0 {
+                // Neighbours have them, so nobody will publish them again.
+                self.announce_soon(now, slot);
+            }
             self.fill(now);
         }
     }
@@ -299,10 +312,19 @@ impl Engine {
         }
     }
 
-    /// Chunks that we have fetched and no neighbour has.
-    pub(crate) fn backlog(&self, slot: BlobSlot) -> u32 {
+    /// What a lead says of itself.
+    pub(crate) fn holding(&self, slot: BlobSlot) -> Option<LeaseRequest> {
+        let lead = &self.transfer(slot).lead;
+        let (epoch, frontier) = lead.holding()?;
+        let keeps_it = !self.config.lead_yields || lead.lease.is_some_and(|lease| lease.comes_anyway);
+        let backlog = if keeps_it { 0 } else { self.backlog(slot) };
+        Some(LeaseRequest::Holding { epoch, frontier, backlog })
+    }
+
+    /// Chunks that we have fetched and no neighbour has, where there is one.
+    fn backlog(&self, slot: BlobSlot) -> u32 {
         let transfer = self.transfer(slot);
-        if !transfer.lead.is_leading() {
+        if !transfer.lead.is_leading() || transfer.members.is_empty() {
             return 0;
         }
         let alone = transfer.have.iter().filter(|chunk| transfer.availability[chunk.as_usize()] == 0).count();
@@ -382,28 +404,24 @@ impl Engine {
         self.act(Action::Send { to: Recipients::Many(to), message: PeerMessage::LinksWanted { key, from } });
     }
 
-    /// When leads have given up before, it isn't this uplink that is slow, it is all of them.
-    pub(crate) fn may_yield(&self, slot: BlobSlot) -> bool {
-        let transfer = self.transfer(slot);
-        let comes_anyway = transfer.lead.lease.is_some_and(|lease| lease.comes_anyway);
-        self.config.lead_yields && !comes_anyway && transfer.chain.leases_seen().0 < MANY_LEADS
-    }
-
     fn yield_if_too_slow(&mut self, now: Time, slot: BlobSlot) {
-        let Some(Lease { epoch, fetched, since, comes_anyway, .. }) = self.transfer(slot).lead.lease else { return };
+        let Some(Lease { epoch, fetched, comes_since, comes_anyway, .. }) = self.transfer(slot).lead.lease else {
+            return;
+        };
         let alone_in_swarm = self.transfer(slot).members.is_empty();
         if !self.config.lead_yields
             || comes_anyway
             || fetched < JUDGED_FROM
-            || now.since(since) < JUDGED_AFTER
+            || now.since(comes_since) < JUDGED_AFTER
             || fetched % 8 != 0
             || alone_in_swarm
         {
             return;
         }
-        // Where all uplinks are slow something spreads all the same; from one that gives nothing nothing does.
-        let most = if self.may_yield(slot) { fetched / BACKLOG_SHARE } else { fetched - fetched / UNSPREAD_SHARE };
+        // When leads have given up before, it isn't this uplink that is slow, it is all of them, and something spreads all the same; from one
+        // that gives nothing nothing does.
         let leads = self.transfer(slot).chain.leases_seen().0;
+        let most = if leads < MANY_LEADS { fetched / BACKLOG_SHARE } else { fetched - fetched / HARDLY_ANY };
         if leads < TOO_MANY_LEADS && self.uplink_is_taken(slot) && self.backlog(slot) > most {
             self.end_lease(now, slot, Some(LeaseRequest::Yielded { epoch }));
             self.announce_soon(now, slot);

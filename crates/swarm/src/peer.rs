@@ -120,7 +120,7 @@ impl Peer {
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     slots: Vec<Option<Peer>>,
-    /// Those that serve us, and those that we serve, in the order of their places: a few of dozens, and asked for with every chunk.
+    /// Those that serve us, and those that we serve, in the order of their places: mostly a few of dozens, and asked for with every chunk.
     sources: Vec<u16>,
     served: Vec<u16>,
     by_node: BTreeMap<NodeId, u16>,
@@ -164,8 +164,8 @@ impl Peers {
             self.slots.push(Some(peer));
         }
         self.by_node.insert(node, slot);
-        list(&mut self.sources, slot, true);
-        list(&mut self.served, slot, true);
+        keep_listed(&mut self.sources, slot, true);
+        keep_listed(&mut self.served, slot, true);
         Some(handle)
     }
 
@@ -173,21 +173,21 @@ impl Peers {
         self.get(handle)?;
         let peer = self.slots[usize::from(handle.slot)].take()?;
         self.by_node.remove(&peer.node);
-        list(&mut self.sources, handle.slot, false);
-        list(&mut self.served, handle.slot, false);
+        keep_listed(&mut self.sources, handle.slot, false);
+        keep_listed(&mut self.served, handle.slot, false);
         Some(peer)
     }
 
     /// A neighbour serves us from now on, or doesn't any more.
-    pub(crate) fn set_chokes_us(&mut self, slot: u16, chokes_us: bool) {
+    pub(crate) fn note_chokes_us(&mut self, slot: u16, chokes_us: bool) {
         self.at_mut(slot).chokes_us = chokes_us;
-        list(&mut self.sources, slot, !chokes_us);
+        keep_listed(&mut self.sources, slot, !chokes_us);
     }
 
     /// We serve a neighbour from now on, or don't any more.
-    pub(crate) fn set_choked(&mut self, slot: u16, choked: bool) {
+    pub(crate) fn note_choked(&mut self, slot: u16, choked: bool) {
         self.at_mut(slot).choked = choked;
-        list(&mut self.served, slot, !choked);
+        keep_listed(&mut self.served, slot, !choked);
     }
 
     /// The places of those that serve us.
@@ -268,7 +268,7 @@ impl Peers {
 }
 
 /// Puts a place into an ordered list, or takes it out.
-fn list(places: &mut Vec<u16>, place: u16, is_in: bool) {
+fn keep_listed(places: &mut Vec<u16>, place: u16, is_in: bool) {
     match (places.binary_search(&place), is_in) {
         (Err(at), true) => places.insert(at, place),
         (Ok(at), false) => drop(places.remove(at)),

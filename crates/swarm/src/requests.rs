@@ -290,7 +290,7 @@ impl Engine {
                 found = true;
             }
         }
-        if found || self.sources() < usize::from(sources) {
+        if found || self.source_count() < usize::from(sources) {
             self.timers.slots = self.timers.slots.min(now + idle);
         }
     }
@@ -347,7 +347,7 @@ impl Engine {
         }
         self.lose_request(slot, chunk, from.slot);
         match reason {
-            RejectReason::Choked => self.peers.set_chokes_us(from.slot, true),
+            RejectReason::Choked => self.peers.note_chokes_us(from.slot, true),
             // Something else will be asked of it when what waits there has become less.
             RejectReason::TooMany => {
                 let back_off = now + self.config.have_interval * 4;

@@ -46,7 +46,7 @@ struct Rank {
     /// Those that only take get what is left over.
     only_takes: bool,
     /// Another zone's gateway comes first: what it gets, its whole zone gets.
-    no_gateway: bool,
+    waits_longer: bool,
     rarity: u16,
     arrival: u64,
 }
@@ -215,7 +215,7 @@ impl Engine {
         };
         Rank {
             only_takes: self.only_takes(now, waiting.peer),
-            no_gateway: !self.comes_first(waiting.peer),
+            waits_longer: !self.comes_first(waiting.peer),
             rarity,
             arrival: waiting.arrival,
         }

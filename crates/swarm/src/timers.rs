@@ -124,8 +124,11 @@ impl Engine {
         if at <= now {
             let (_, last) = self.transfer(slot).chain.leases_seen();
             let (epoch, frontier) = (last.saturating_add(1), ChunkIndex::new(0));
-            self.transfer_mut(slot).helps_itself_at = None;
             self.take_lease(now, slot, &LeaseGrant { epoch, frontier, holes: Vec::new(), impatient: true });
+            // A moment that is too soon after a failure stays: then it goes as soon as it may.
+            if self.transfer(slot).lead.is_leading() {
+                self.transfer_mut(slot).helps_itself_at = None;
+            }
         }
     }
 }

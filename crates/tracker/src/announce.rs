@@ -18,7 +18,7 @@ use shoal_wire::{Announce, AnnounceEvent, AnnounceReply, LeaseRequest, LeaseStat
 
 use crate::blob::{Blob, Member};
 use crate::error::AnnounceError;
-use crate::lease::LeaseBook;
+use crate::lease::{self, LeaseBook};
 use crate::leasing::Asker;
 use crate::membership::BANS_AT_ONCE;
 use crate::nodes::Membership;
@@ -77,7 +77,7 @@ impl Tracker {
         let shows_all = announce.have.as_ref().is_some_and(|have| have.is_full());
         let completed = (announce.event == AnnounceEvent::Completed || shows_all) && !checked.cut_otherwise;
         if completed {
-            self.take_claim(blob, slot, newcomer);
+            self.take_claim(now, blob, slot, newcomer, &announce.lease);
         }
         if completed || !announce.links.is_empty() {
             self.judge_chain(now, blob);
@@ -249,12 +249,19 @@ impl Tracker {
         }
     }
 
-    fn take_claim(&mut self, blob: BlobIx, slot: Slot, newcomer: bool) {
+    fn take_claim(&mut self, now: Time, blob: BlobIx, slot: Slot, newcomer: bool, word: &LeaseRequest) {
         let entry = &mut self.blobs[blob];
         entry.set_claim(slot, newcomer);
-        let leads = entry.leases.held().is_some_and(|lease| lease.holder == slot);
-        if leads && entry.members[slot].claims() && entry.chain.is_complete(entry.chunks()) {
+        let Some(lease) = entry.leases.held().filter(|lease| lease.holder == slot) else { return };
+        if !entry.members[slot].claims() || !entry.chain.is_complete(entry.chunks()) {
+            return;
+        }
+        let stayed = if let LeaseRequest::Holding { backlog, .. } = word { *backlog } else { 0 };
+        if lease::gives(entry.chunks().saturating_sub(lease.frontier), stayed) {
             entry.set_proven(slot);
+        } else {
+            // Nobody has anything from it yet. It gets as long to give as a seed that pauses.
+            entry.progressed_at = now;
         }
     }
 

@@ -37,7 +37,7 @@ pub(crate) struct Member {
     live: bool,
     /// It says that it has everything.
     claim: Option<Claim>,
-    /// It completed as the lead, with every link published.
+    /// It completed as the lead, with every link published, and others had something from it.
     proven: bool,
     /// As the lead it gave chunks that don't fit its links: nobody can have the blob from it.
     distrusted: bool,
@@ -211,7 +211,7 @@ impl Blob {
         self.live.len() - self.tally.claims
     }
 
-    /// Whether there is a live whole copy, as far as can be believed: a lead's that published every link, or a quorum's word.
+    /// Whether there is a live whole copy, as far as can be believed: a lead's that published every link and gave, or a quorum's word.
     pub(crate) fn has_whole_copy(&self, quorum: Quorum) -> bool {
         self.tally.proven > 0 || (self.tally.claims > 0 && self.tally.claims >= quorum.of(self.live.len()))
     }

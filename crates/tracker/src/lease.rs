@@ -37,6 +37,9 @@ const MAX_CLAIMED_EPOCH: u64 = 1 << 62;
 /// A lead gives nothing if less than an eighth of what came to it has reached anybody: leads say the same of themselves.
 const UNSPREAD_SHARE: u32 = 8;
 
+/// Where all uplinks are slow beside the origin, a lead that gives hardly anything may be as good as any. Less than this share is nothing.
+const HARDLY_ANY: u32 = 32;
+
 /// Who leads.
 #[derive(Debug)]
 pub(crate) enum Lead {
@@ -76,7 +79,7 @@ pub(crate) struct Lease {
     mark: Mark,
     backlog: u32,
     growth: u32,
-    /// When the backlog began to grow, and the frontier and the backlog then.
+    /// When the backlog was first seen to grow, and the frontier and the backlog before that.
     grows_since: Time,
     grows_from: (u32, u32),
     /// How long it may say nothing, and get nothing: fixed when it is granted, so that a lease's deadline only moves on.
@@ -118,9 +121,12 @@ impl Lease {
     pub(crate) fn report(&mut self, now: Time, frontier: u32, backlog: u32) {
         self.reach(now, Mark { frontier, ..self.mark });
         if backlog > self.backlog {
+            if self.growth == 0 {
+                self.grows_since = now;
+            }
             self.growth += 1;
         } else {
-            (self.growth, self.grows_since, self.grows_from) = (0, now, (self.mark.frontier, backlog));
+            (self.growth, self.grows_from) = (0, (self.mark.frontier, backlog));
         }
         self.backlog = backlog;
     }
@@ -216,8 +222,9 @@ pub(crate) struct LeaseBook {
     in_vain: u32,
     /// Leases that ended in a stall since the last one that completed: perhaps the origin is that slow.
     stalls: u32,
-    /// Leads taken away because of their backlog: each makes the next one harder to take away.
-    backlog_moves: u32,
+    /// Leads that were too slow, by the tracker's word or their own: the first one makes the next one harder to take away, and after the
+    /// second it isn't their uplinks, it is all of them, but where next to nothing gets around.
+    too_slow: u32,
     /// Leads that met a 401 or 404.
     denied: Vec<NodeId>,
 }
@@ -237,7 +244,7 @@ impl LeaseBook {
             witnesses: BTreeSet::new(),
             in_vain: 0,
             stalls: 0,
-            backlog_moves: 0,
+            too_slow: 0,
             denied: Vec::new(),
         }
     }
@@ -326,8 +333,12 @@ impl LeaseBook {
         match end {
             End::Completed => self.stalls = 0,
             End::Left | End::Distrusted => {}
-            End::Backlog => self.backlog_moves += 1,
-            End::Silent | End::Yielded => self.back_off(now, &lease, config),
+            End::Backlog => self.too_slow += 1,
+            End::Silent => self.back_off(now, &lease, config),
+            End::Yielded => {
+                self.too_slow += 1;
+                self.back_off(now, &lease, config);
+            }
             End::Stalled => {
                 self.stalls += 1;
                 self.back_off(now, &lease, config);
@@ -375,8 +386,12 @@ impl LeaseBook {
         let (frontier, backlog) = lease.grows_from;
         let (came, stayed) = (lease.mark.frontier.saturating_sub(frontier), lease.backlog.saturating_sub(backlog));
         // Another one may be as slow; but from one that gives nothing nothing spreads.
-        let gives = stayed < came - came / UNSPREAD_SHARE;
-        let reports = config.backlog_reports.saturating_mul(if gives { 1 << self.backlog_moves.min(8) } else { 1 });
+        let reports = match self.too_slow {
+            1 if gives(came, stayed) => config.backlog_reports * 2,
+            0 | 1 => config.backlog_reports,
+            _ if stayed >= came - came / HARDLY_ANY => config.backlog_reports,
+            _ => return false,
+        };
         // Less is noise, or an uplink that others' aren't faster than: a change costs the connection's pace.
         let for_long = lease.growth >= reports && now.since(lease.grows_since) >= config.backlog_for;
         for_long && stayed >= config.backlog_chunks && stayed.saturating_mul(2) > came
@@ -431,6 +446,11 @@ impl LeaseBook {
 
 fn doubled(base: Duration, times: u32, limit: Duration) -> Duration {
     base.saturating_mul(1 << times.min(20)).min(limit)
+}
+
+/// Whether a lead gives anything: of so many chunks that came to it so many have reached nobody.
+pub(crate) const fn gives(came: u32, stayed: u32) -> bool {
+    stayed == 0 || stayed < came - came / UNSPREAD_SHARE
 }
 
 #[cfg(test)]
@@ -553,18 +573,30 @@ mod tests {
     }
 
     #[test]
-    fn only_of_leads_that_give_something_each_is_given_more_time_than_the_one_before() {
+    fn leads_that_give_something_are_changed_twice_and_one_that_gives_nothing_always() {
         let config = LeaseConfig::default();
-        for (spreads, too_slow) in [(0, true), (4, false)] {
+        let (slow, yields) = (End::Backlog, End::Yielded);
+        let cases: [(&[End], u32, u32, bool); 7] = [
+            (&[], 4, 4, true),
+            (&[slow], 4, 0, true),
+            (&[slow], 4, 4, false),
+            (&[yields], 7, 4, false),
+            (&[slow], 8, 4, true),
+            (&[slow, yields], 50, 1, false),
+            (&[slow, slow, slow], 4, 0, true),
+        ];
+        for (before, reports, spreads, too_slow) in cases {
             let mut book = LeaseBook::new(0, 0);
             hold(&mut book, at(0), NODE);
-            book.end(at(0), NODE, End::Backlog, &config);
-            hold(&mut book, at(0), NODE);
-            for report in 1..=4 {
+            for end in before {
+                book.end(at(0), NODE, *end, &config);
+                hold(&mut book, at(0), NODE);
+            }
+            for report in 1..=reports {
                 book.held_by(Slot::new(0)).unwrap().report(at(1), 20 * report, (20 - spreads) * report);
             }
             let judged = book.is_too_slow(at(1) + config.backlog_for, book.held().unwrap(), &config);
-            assert_eq!(judged, too_slow, "{spreads} of 20 spread");
+            assert_eq!(judged, too_slow, "after {before:?}, {reports} reports, {spreads} of 20 spread");
         }
     }
 

@@ -141,16 +141,17 @@ fn who_yields_or_fails_makes_place_for_another_one() {
 
 #[test]
 fn a_backlog_that_keeps_growing_moves_the_lease_if_there_is_a_successor() {
-    // However often it reports: at first a backlog is the pipeline's filling.
-    for (others, apart, lead) in [(0, 20, 0), (1, 20, 1), (1, 2, 0)] {
+    // However often it reports, and however late the origin's first byte is: at first a backlog is the pipeline's filling.
+    for (others, late, apart, lead) in [(0, 0, 20, 0), (1, 0, 20, 1), (1, 0, 2, 0), (1, 60, 2, 0)] {
         let mut world = World::with_nodes(1 + others);
         world.join(0..1 + others);
+        world.pass(late);
         for backlog in [10, 20, 30, 40, 50] {
             let lease = LeaseRequest::Holding { epoch: 1, frontier: ChunkIndex::new(1), backlog };
             world.pass(apart);
             world.say(&Say::progress(0).lease(lease).bytes(0, backlog.into()));
         }
-        assert_eq!(world.lead(), Some(id(lead)), "{others} others, every {apart} ms");
+        assert_eq!(world.lead(), Some(id(lead)), "{others} others, every {apart} ms after {late} ms");
     }
 }
 
@@ -167,6 +168,36 @@ fn the_lead_that_completes_releases_and_is_succeeded_if_it_dies_too_early() {
     let granted = world.granted();
     assert_eq!(granted.len(), 1);
     assert_eq!((granted[0].1, granted[0].2, &granted[0].3), (2, 15, &holes));
+}
+
+#[test]
+fn a_lead_that_completes_and_gave_nothing_is_waited_for_a_second_and_no_more() {
+    let completes = |backlog| {
+        let mut world = World::with_nodes(3);
+        world.join(0..3);
+        world.say(&Say::progress(0).holding(1, 16).links(all_links(0, 1, "a")));
+        let last = LeaseRequest::Holding { epoch: 1, frontier: ChunkIndex::new(16), backlog };
+        world.pass(20);
+        world.say(&Say::completed(0).lease(last));
+        world
+    };
+    let mut gives = completes(13);
+    gives.pass(2_000);
+    assert_eq!((gives.granted(), gives.status().replicas), (vec![], 1));
+    let mut world = completes(14);
+    assert_eq!(world.status().replicas, 0, "it may be the only one that ever gets anything from itself");
+    assert_eq!(world.say(&Say::progress(1)).lease, LeaseState::Nobody);
+    world.pass(999);
+    assert_eq!(world.granted(), []);
+    world.pass(1);
+    assert_eq!(world.granted().len(), 1);
+    // Who has something from it is waited for.
+    let mut slow = completes(16);
+    for step in 1..6 {
+        slow.pass(500);
+        slow.say(&Say::progress(1).bytes(step * 1_000, 0));
+    }
+    assert_eq!(slow.granted(), []);
 }
 
 #[test]
