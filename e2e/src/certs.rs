@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
@@ -90,6 +91,7 @@ const fn mixed(state: u64) -> u64 {
 }
 
 /// All that is below a directory: of each entry its kind and mode, its owner, and its bytes, its target or nothing; of files when they were changed.
+/// What goes while this reads, as a writer's scratch file does, isn't among it.
 ///
 /// # Errors
 /// If it can't be read.
@@ -97,22 +99,41 @@ pub fn entries(root: &Path) -> Result<BTreeMap<PathBuf, String>> {
     let mut found = BTreeMap::new();
     let mut left = vec![root.to_owned()];
     while let Some(directory) = left.pop() {
-        for entry in fs::read_dir(&directory).with_context(|| format!("{} can't be listed", directory.display()))? {
+        let listed = fs::read_dir(&directory);
+        if directory != root && is_gone(&listed) {
+            continue;
+        }
+        for entry in listed.with_context(|| format!("{} can't be listed", directory.display()))? {
             let path = entry?.path();
-            let metadata = fs::symlink_metadata(&path)?;
-            let what = if metadata.is_symlink() {
-                format!("-> {:?}", fs::read_link(&path)?)
-            } else if metadata.is_dir() {
+            let described = described(&path);
+            if is_gone(&described) {
+                continue;
+            }
+            let (is_dir, text) = described.with_context(|| format!("{} can't be read", path.display()))?;
+            if is_dir {
                 left.push(path.clone());
-                String::new()
-            } else {
-                format!("{:?} {:?}", metadata.modified()?, fs::read(&path)?.escape_ascii().to_string())
-            };
-            let (mode, uid, gid) = (metadata.mode(), metadata.uid(), metadata.gid());
-            found.insert(path.strip_prefix(root)?.to_owned(), format!("{mode:o} {uid} {gid} {what}"));
+            }
+            found.insert(path.strip_prefix(root)?.to_owned(), text);
         }
     }
     Ok(found)
+}
+
+fn is_gone<T>(result: &io::Result<T>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// Whether it is a directory, and what there is to compare.
+fn described(path: &Path) -> io::Result<(bool, String)> {
+    let metadata = fs::symlink_metadata(path)?;
+    let what = if metadata.is_symlink() {
+        format!("-> {:?}", fs::read_link(path)?)
+    } else if metadata.is_dir() {
+        String::new()
+    } else {
+        format!("{:?} {:?}", metadata.modified()?, fs::read(path)?.escape_ascii().to_string())
+    };
+    Ok((metadata.is_dir(), format!("{:o} {} {} {what}", metadata.mode(), metadata.uid(), metadata.gid())))
 }
 
 /// Whether a registry's file has this in it. What an agent remembers of them has it sooner.
