@@ -26,9 +26,6 @@ const USUAL_NODES: usize = 1_000;
 /// What the table is to be made of.
 #[derive(Args, Debug)]
 pub(crate) struct Table {
-    /// The measurements' date; today's if it isn't given.
-    #[arg(long, value_name = "YYYY-MM-DD")]
-    date: Option<String>,
     /// Measures swarms of up to so many nodes; the rest stays as it is.
     #[arg(long, value_name = "N", default_value_t = USUAL_NODES)]
     up_to: usize,
@@ -113,7 +110,7 @@ impl Store {
     }
 }
 
-/// Whether the parts that are asked for exist.
+/// Whether the parts that are asked for exist, and where the page goes.
 ///
 /// # Errors
 /// One line that names them all.
@@ -123,6 +120,12 @@ pub(crate) fn check(table: &Table) -> Result<(), String> {
         let mut names: Vec<_> = parts.iter().map(|(part, _)| part.as_str()).collect();
         names.dedup();
         return Err(format!("there is no part '{unknown}'; the parts are {}", names.join(", ")));
+    }
+    if !table.docs.is_dir() {
+        return Err(format!(
+            "there is no directory '{}': --docs names the one that the page is in",
+            table.docs.display()
+        ));
     }
     Ok(())
 }
@@ -134,7 +137,7 @@ pub(crate) fn check(table: &Table) -> Result<(), String> {
 pub(crate) fn run(table: &Table) -> Result<(), String> {
     let file = |name: &str| table.docs.join(name);
     let mut store = Store::load(&file("simulation.json"))?;
-    let date = table.date.clone().unwrap_or_else(today);
+    let date = today();
     let usual = Usual::default();
     let mut wanted: Vec<Wanted> = Vec::new();
     for (part, of_part) in rows::parts() {
