@@ -21,7 +21,6 @@ pub(crate) struct Waiting {
     pub(crate) blob: BlobSlot,
     pub(crate) chunk: ChunkIndex,
     needs_links: bool,
-    arrival: u64,
 }
 
 /// A chunk on the link.
@@ -35,12 +34,12 @@ pub(crate) struct Sending {
 /// Uploads of all blobs to all neighbours.
 #[derive(Debug, Default)]
 pub(crate) struct Uploads {
+    /// In the order in which they came.
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) sending: Vec<Sending>,
-    arrivals: u64,
 }
 
-/// In which order requests leave: the least first.
+/// In which order requests leave: the least first, and of equals the one that came first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     /// Those that only take get what is left over.
@@ -48,7 +47,6 @@ struct Rank {
     /// Another zone's gateway comes first: what it gets, its whole zone gets.
     waits_longer: bool,
     rarity: u16,
-    arrival: u64,
 }
 
 impl Engine {
@@ -107,9 +105,7 @@ impl Engine {
         if waits || leaves {
             return;
         }
-        self.uploads.arrivals += 1;
-        let arrival = self.uploads.arrivals;
-        self.uploads.waiting.push(Waiting { peer: from.slot, blob: slot, chunk, needs_links, arrival });
+        self.uploads.waiting.push(Waiting { peer: from.slot, blob: slot, chunk, needs_links });
         self.peers.at_mut(from.slot).queued += 1;
         self.pump(now);
     }
@@ -154,7 +150,7 @@ impl Engine {
     }
 
     fn put_on_link(&mut self, now: Time, at: usize) {
-        let Waiting { peer, blob, chunk: asked, needs_links, .. } = self.uploads.waiting.swap_remove(at);
+        let Waiting { peer, blob, chunk: asked, needs_links } = self.uploads.waiting.remove(at);
         let to = self.peers.handle_at(peer);
         self.peers.at_mut(peer).queued -= 1;
         self.peers.at_mut(peer).sending += 1;
@@ -213,12 +209,7 @@ impl Engine {
             ServeOrder::RarestFirst => transfer.availability[waiting.chunk.as_usize()],
             ServeOrder::Fifo => 0,
         };
-        Rank {
-            only_takes: self.only_takes(now, waiting.peer),
-            waits_longer: !self.comes_first(waiting.peer),
-            rarity,
-            arrival: waiting.arrival,
-        }
+        Rank { only_takes: self.only_takes(now, waiting.peer), waits_longer: !self.comes_first(waiting.peer), rarity }
     }
 
     /// Whether a neighbour gets only what is left over.
