@@ -127,8 +127,8 @@ fn full_queues_of_requests_are_counted_and_bounded() {
     agent.settle();
     let bytes = agent.bytes();
     println!("a seed: {bytes} bytes, {before} without requests");
-    // Four neighbours have a place; each of their requests takes a chunk's index, a neighbour and an order of arrival.
-    assert!(bytes >= before + 4 * queued * (4 + 2 + 8), "the queues are counted: {before}, {bytes}");
+    // Four neighbours have a place; each of their requests takes a chunk's index, a neighbour and a blob.
+    assert!(bytes >= before + 4 * queued * (4 + 2 + 2), "the queues are counted: {before}, {bytes}");
     assert!(bytes <= BOUND, "{bytes}");
 }
 
